@@ -1,0 +1,1 @@
+"""One folder per outside thing. An adapter translates at the border and leaks no foreign type."""

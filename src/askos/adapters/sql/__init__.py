@@ -1,0 +1,1 @@
+"""The store on SQL: SQLAlchemy Core on asyncio; SQLite (WAL) by default."""

@@ -1,0 +1,191 @@
+"""The tables. Beside each column stands who writes it; a column has one writer.
+
+Times are microseconds since the epoch (`*_us`); JSON columns hold msgspec encodings of the structs in
+`askos.model`. Derived columns repeat what `plan.zun_status` says, so that SQL can filter and sort by it; they are
+written together with whatever they derive from.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+_BIG = BigInteger().with_variant(Integer, "sqlite")
+
+cloud = Table(
+    "cloud",
+    metadata,
+    Column("key", String(64), primary_key=True),
+    Column("value", Text, nullable=False),
+)
+"""Facts of the whole cloud: its instance id, the pool that project networks are cut from."""
+
+hosts = Table(
+    "hosts",
+    metadata,
+    Column("uuid", String(36), primary_key=True),
+    Column("hostname", String(255), nullable=False, unique=True),
+    Column("facts", Text, nullable=False),  # agent: model.hosts.HostFacts
+    Column("availability_zone", String(255), nullable=False),  # operator
+    Column("session", BigInteger, nullable=False),  # server: grows with each link
+    Column("connected", Boolean, nullable=False),  # server that holds the link
+    Column("last_seen_us", BigInteger, nullable=False),  # server that holds the link
+)
+
+networks = Table(
+    "networks",
+    metadata,
+    Column("uuid", String(36), primary_key=True),
+    Column("project_id", String(64), nullable=False, index=True),
+    Column("name", String(255), nullable=False),
+    Column("cidr", String(18), nullable=False, unique=True),
+    Column("gateway", String(15), nullable=False),
+    Column("subnet_uuid", String(36), nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+)
+
+capsules = Table(
+    "capsules",
+    metadata,
+    Column("id", _BIG, primary_key=True, autoincrement=True),
+    Column("uuid", String(36), nullable=False, unique=True),
+    Column("project_id", String(64), nullable=False),
+    Column("user_id", String(64), nullable=False),
+    Column("name", String(255), nullable=False),  # user
+    Column("kind", String(16), nullable=False),
+    Column("spec", Text, nullable=False),  # user: CapsuleSpec
+    Column("wish", Text, nullable=False),  # user: Wish
+    Column("wish_state", String(16), nullable=False),  # user: Wish.state, to search by
+    Column("host_uuid", String(36), ForeignKey("hosts.uuid"), nullable=True),  # placement
+    Column("epoch", BigInteger, nullable=False),  # placement
+    Column("placement_failure", Text, nullable=True),  # placement
+    Column("cpu", _BIG, nullable=False),  # claim in thousandths of a CPU, from spec
+    Column("memory_mib", _BIG, nullable=False),  # claim, from spec
+    Column("report", Text, nullable=False),  # agent: Report
+    Column("status", String(20), nullable=False),  # derived
+    Column("status_reason", Text, nullable=True),  # derived
+    Column("task_state", String(32), nullable=True),  # derived
+    Column("image", String(255), nullable=False),  # derived from spec
+    Column("auto_remove", Boolean, nullable=False),  # derived from spec
+    Column("revision", BigInteger, nullable=False),  # of the last change
+    Column("created_us", BigInteger, nullable=False),
+    Column("updated_us", BigInteger, nullable=True),
+    Index("ix_capsules_project", "project_id", "kind", "id"),
+    Index("ix_capsules_name", "project_id", "name"),
+    Index("ix_capsules_host", "host_uuid"),
+    Index("ix_capsules_wish", "wish_state", "host_uuid"),
+    # Never give an id a second time: paging by id relies on it.
+    sqlite_autoincrement=True,
+)
+
+ports = Table(
+    "ports",
+    metadata,
+    Column("uuid", String(36), primary_key=True),
+    Column("network_uuid", String(36), ForeignKey("networks.uuid"), nullable=False),
+    Column("capsule_uuid", String(36), ForeignKey("capsules.uuid", ondelete="CASCADE"), nullable=False, index=True),
+    Column("address", String(15), nullable=False),
+    Column("address_number", BigInteger, nullable=False),  # the address as an integer, to find a free one
+    Column("mac", String(17), nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+    UniqueConstraint("network_uuid", "address_number", name="uq_ports_address"),
+)
+
+changes = Table(
+    "changes",
+    metadata,
+    Column("revision", _BIG, primary_key=True, autoincrement=True),
+    Column("kind", String(16), nullable=False),  # container, capsule, host
+    Column("uuid", String(36), nullable=False),
+    Column("project_id", String(64), nullable=True),
+    Column("deleted", Boolean, nullable=False),
+    Column("at_us", BigInteger, nullable=False),
+    sqlite_autoincrement=True,
+)
+"""The change log: one row per committed change. Watchers resume from a revision; old rows are pruned."""
+
+projects = Table(
+    "projects",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("name", String(64), nullable=False, unique=True),
+    Column("description", Text, nullable=False),
+    Column("enabled", Boolean, nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+)
+
+users = Table(
+    "users",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("name", String(255), nullable=False, unique=True),
+    Column("password_hash", Text, nullable=True),
+    Column("enabled", Boolean, nullable=False),
+    Column("description", Text, nullable=False),
+    Column("default_project_id", String(64), nullable=True),
+    Column("created_us", BigInteger, nullable=False),
+)
+
+roles = Table(
+    "roles",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("name", String(255), nullable=False, unique=True),
+)
+
+role_assignments = Table(
+    "role_assignments",
+    metadata,
+    Column("user_id", String(64), ForeignKey("users.id", ondelete="CASCADE"), primary_key=True),
+    Column("project_id", String(64), ForeignKey("projects.id", ondelete="CASCADE"), primary_key=True),
+    Column("role_id", String(64), ForeignKey("roles.id", ondelete="CASCADE"), primary_key=True),
+)
+
+application_credentials = Table(
+    "application_credentials",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("name", String(255), nullable=False),
+    Column("description", Text, nullable=False),
+    Column("user_id", String(64), ForeignKey("users.id", ondelete="CASCADE"), nullable=False),
+    Column("project_id", String(64), ForeignKey("projects.id", ondelete="CASCADE"), nullable=False),
+    Column("secret_hash", Text, nullable=False),
+    Column("roles", Text, nullable=False),  # JSON list of role ids
+    Column("unrestricted", Boolean, nullable=False),
+    Column("expires_us", BigInteger, nullable=True),
+    Column("created_us", BigInteger, nullable=False),
+    UniqueConstraint("user_id", "name", name="uq_application_credentials_name"),
+)
+
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("hash", String(64), primary_key=True),  # SHA-256 of the token; the token itself is not kept
+    Column("user_id", String(64), ForeignKey("users.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("project_id", String(64), ForeignKey("projects.id", ondelete="CASCADE"), nullable=True),
+    Column("application_credential_id", String(64), nullable=True),
+    Column("methods", Text, nullable=False),  # JSON list
+    Column("audit_id", String(32), nullable=False),
+    Column("issued_us", BigInteger, nullable=False),
+    Column("expires_us", BigInteger, nullable=False, index=True),
+)

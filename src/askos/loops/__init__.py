@@ -1,0 +1,1 @@
+"""Level-triggered loops: read the whole truth, decide, act one step, look again."""

@@ -1,0 +1,1 @@
+"""What things are: plain values without I/O. Imports nothing of Askos."""

@@ -1,0 +1,199 @@
+"""Capsules: what a user asked for, what was decided, and what the agent last saw.
+
+A capsule is one sandbox with containers in it; a Zun container is a capsule with exactly one container, whose
+`ContainerSpec.name` is "main".
+
+One writer per part:
+
+- the user writes `CapsuleSpec` once and `Wish` again and again (through the API);
+- placement writes `Placement`;
+- the host's agent writes `Report`.
+
+Everything a reader sees beyond that (status words, task states) is derived: see `plan/zun_status.py`.
+
+Times are integers: microseconds since the epoch, UTC (`*_us`). Sizes carry their unit in the name.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+WishState = Literal["created", "running", "stopped", "deleted"]
+"""Where the user wants the capsule to be. "deleted" is final: no other wish follows it."""
+
+Task = Literal["creating", "starting", "stopping", "rebooting", "killing", "deleting"]
+"""Which request led to the present wish; shown as Zun's task_state until the agent has fulfilled it."""
+
+CapsuleState = Literal["none", "created", "running", "exited", "error"]
+"""What the agent sees. "none": nothing is on the host (yet). "created": ready to start. "error": see reason."""
+
+ContainerState = Literal["waiting", "running", "exited"]
+"""Kubernetes' three container states: waiting (with a reason), running, exited ("terminated")."""
+
+
+class RestartPolicy(msgspec.Struct, frozen=True):
+    """What to do when a process ends by itself. `max_retries` counts only for on-failure; 0 means no limit."""
+
+    name: Literal["no", "always", "on-failure", "unless-stopped"] = "no"
+    max_retries: int = 0
+
+
+class ContainerSpec(msgspec.Struct, frozen=True):
+    """One container as the user asked for it.
+
+    `entrypoint` and `command` are OCI's Entrypoint and Cmd: None leaves the image's own.
+    """
+
+    name: str
+    image: str
+    entrypoint: list[str] | None = None
+    command: list[str] | None = None
+    environment: dict[str, str] = {}
+    workdir: str | None = None
+    interactive: bool = False
+    """Keep standard input open."""
+    tty: bool = False
+    cpu: float = 1.0
+    """Shares: 1.0 is 1024 shares of the kernel's cpu controller."""
+    memory_mib: int = 512
+    """Hard limit."""
+    image_pull_policy: Literal["never", "always", "ifnotpresent"] = "ifnotpresent"
+
+
+class CapsuleSpec(msgspec.Struct, frozen=True):
+    """What the user asked for; never changes after create in this version."""
+
+    containers: list[ContainerSpec]
+    hostname: str | None = None
+    restart_policy: RestartPolicy = RestartPolicy()
+    auto_remove: bool = False
+    labels: dict[str, str] = {}
+
+
+class Wish(msgspec.Struct, frozen=True):
+    """Where the user wants the capsule to be; every accepted request makes a new one with generation + 1."""
+
+    state: WishState
+    generation: int = 1
+    run: int = 0
+    """How often a start was asked for (create with run, start, reboot). The agent starts each run at most once;
+    restarts by policy are attempts within a run. 0: never."""
+    task: Task = "creating"
+    stop_timeout_s: int = 10
+    """Grace between SIGTERM and SIGKILL when this wish stops something."""
+    at_us: int = 0
+
+
+class ContainerReport(msgspec.Struct, frozen=True):
+    """One container as the agent last saw it."""
+
+    name: str
+    state: ContainerState = "waiting"
+    reason: str | None = None
+    """CamelCase word, such as Completed, Error, OOMKilled, ErrImagePull."""
+    message: str | None = None
+    run: int = 0
+    restarts: int = 0
+    """Restarts by policy within this run."""
+    exit_code: int | None = None
+    started_us: int | None = None
+    finished_us: int | None = None
+    image_id: str | None = None
+    entrypoint: list[str] | None = None
+    """Effective, with the image's defaults filled in."""
+    command: list[str] | None = None
+
+
+class Report(msgspec.Struct, frozen=True):
+    """What the agent last saw of one capsule.
+
+    `generation` is the wish it worked on; `settled` says that this wish is fulfilled (or failed for good),
+    so no task is shown any more.
+    """
+
+    generation: int = 0
+    settled: bool = False
+    state: CapsuleState = "none"
+    reason: str | None = None
+    """For people: why the state is "error", or why work does not go on."""
+    progress: str | None = None
+    """Zun's task_state word while working: image_pulling, container_creating ..."""
+    hostname: str | None = None
+    containers: list[ContainerReport] = []
+    observed_us: int = 0
+
+
+class Network(msgspec.Struct, frozen=True):
+    """A tenant network: one IPv4 subnet, one gateway (its first address), one name service on the gateway."""
+
+    uuid: str
+    project_id: str
+    name: str
+    cidr: str
+    gateway: str
+    subnet_uuid: str
+
+
+class Port(msgspec.Struct, frozen=True):
+    """One address on a network, claimed for one capsule from accept until the delete is done."""
+
+    uuid: str
+    network_uuid: str
+    capsule_uuid: str
+    address: str
+    mac: str
+
+
+class Placement(msgspec.Struct, frozen=True):
+    """Which host has the capsule. `epoch` grows with each decision; a report with an older one is dropped."""
+
+    host_uuid: str | None = None
+    epoch: int = 0
+    failure: str | None = None
+    """Why no host could be found for the present generation."""
+
+
+class Capsule(msgspec.Struct, frozen=True):
+    """Everything the control plane knows of one capsule."""
+
+    uuid: str
+    project_id: str
+    user_id: str
+    name: str
+    kind: Literal["container", "capsule"]
+    spec: CapsuleSpec
+    wish: Wish
+    placement: Placement
+    report: Report
+    created_us: int
+    updated_us: int | None = None
+    revision: int = 0
+    id: int = 0
+    ports: list[Port] = []
+    networks: list[Network] = []
+    """The networks of `ports`, in their order."""
+
+
+class Assignment(msgspec.Struct, frozen=True):
+    """What an agent is told about one capsule of its host: everything it needs to run it, and nothing more."""
+
+    capsule_uuid: str
+    project_id: str
+    name: str
+    epoch: int
+    spec: CapsuleSpec
+    wish: Wish
+    ports: list[Port]
+    networks: list[Network]
+    created_us: int = 0
+
+
+class CapsuleReport(msgspec.Struct, frozen=True):
+    """A report on its way from agent to server. `gone`: nothing of the capsule is left on the host."""
+
+    capsule_uuid: str
+    epoch: int
+    report: Report
+    gone: bool = False

@@ -1,0 +1,1 @@
+"""Pure decisions: functions of their arguments, with time passed in."""

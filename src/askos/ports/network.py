@@ -1,0 +1,55 @@
+"""The host network port: makes a capsule's ports real on one host.
+
+Everything is idempotent. What the adapter makes carries the cloud's own mark (an instance id in names and
+tables), so that two clouds on one machine do not touch each other and leftovers can be told apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+import msgspec
+
+from askos.model.capsules import Network, Port
+
+
+class Attachment(msgspec.Struct, frozen=True):
+    """What one sandbox is to be plugged into. Interface i is `eth<i>`; the first carries the default route."""
+
+    capsule_uuid: str
+    hostname: str
+    ports: list[Port]
+    networks: list[Network]
+
+
+AttachmentLookup = Callable[[str], Awaitable[Attachment | None]]
+"""Asks for the attachment of a capsule uuid (CNI's K8S_POD_UID). None: not a capsule of this host; may wait
+a moment for the first assignments after a restart."""
+
+
+class Names(msgspec.Struct, frozen=True):
+    """What the name service of one network answers: lower-case names to IPv4 addresses."""
+
+    network: Network
+    addresses: dict[str, list[str]]
+
+
+class HostNetwork(Protocol):
+    """Bridges, veths, addresses, NAT, isolation and names on one host."""
+
+    async def start(self, lookup: AttachmentLookup) -> None:
+        """Begin to answer calls of the CNI plugin; adopt what exists. UnavailableError/SetupError if impossible."""
+
+    async def stop(self) -> None:
+        """Stop answering. Leaves interfaces and rules as they are: running capsules keep their network."""
+
+    async def set_names(self, names: list[Names]) -> None:
+        """Replace everything that the name services answer (networks not listed are served no more)."""
+
+    async def collect(self, live_sandboxes: set[str], networks: list[Network]) -> None:
+        """Remove what belongs to sandboxes not in `live_sandboxes`, and bridges of networks neither listed nor
+        used by a live sandbox."""
+
+    async def remove_all(self) -> None:
+        """Remove every interface, rule and address of this cloud from the host."""
