@@ -1,0 +1,1 @@
+"""The client: finding a cloud, logging in, and speaking the Zun and the native API. Needs no server code."""

@@ -26,8 +26,9 @@ WishState = Literal["created", "running", "stopped", "deleted"]
 Task = Literal["creating", "starting", "stopping", "rebooting", "killing", "deleting"]
 """Which request led to the present wish; shown as Zun's task_state until the agent has fulfilled it."""
 
-CapsuleState = Literal["none", "created", "running", "exited", "error"]
-"""What the agent sees. "none": nothing is on the host (yet). "created": ready to start. "error": see reason."""
+CapsuleState = Literal["none", "created", "running", "restarting", "exited", "error"]
+"""What the agent sees. "none": nothing is on the host (yet). "created": ready to start. "restarting": ended, and
+its restart policy will start it again after a while. "error": see reason."""
 
 ContainerState = Literal["waiting", "running", "exited"]
 """Kubernetes' three container states: waiting (with a reason), running, exited ("terminated")."""
@@ -187,7 +188,8 @@ class Assignment(msgspec.Struct, frozen=True):
     wish: Wish
     ports: list[Port]
     networks: list[Network]
-    created_us: int = 0
+    report: Report = Report()
+    """What the agent itself reported last, so that a restarted one knows what it had done."""
 
 
 class CapsuleReport(msgspec.Struct, frozen=True):

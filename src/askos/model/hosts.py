@@ -16,7 +16,7 @@ class HostFacts(msgspec.Struct, frozen=True):
     architecture: str
     os: str
     kernel_version: str
-    runtimes: list[str] = ["runc"]
+    runtimes: tuple[str, ...] = ("runc",)
     version: str = ""
 
 

@@ -1,0 +1,1 @@
+"""The runtime port over containerd: CRI for pods, its own API for what CRI lacks."""

@@ -1,0 +1,1 @@
+"""The link between agents and servers over gRPC. The agent dials; calls travel on the same connection."""

@@ -103,7 +103,13 @@ ports = Table(
     metadata,
     Column("uuid", String(36), primary_key=True),
     Column("network_uuid", String(36), ForeignKey("networks.uuid"), nullable=False),
-    Column("capsule_uuid", String(36), ForeignKey("capsules.uuid", ondelete="CASCADE"), nullable=False, index=True),
+    Column(
+        "capsule_uuid",
+        String(36),
+        ForeignKey("capsules.uuid", ondelete="CASCADE"),
+        nullable=False,
+        index=True,
+    ),
     Column("address", String(15), nullable=False),
     Column("address_number", BigInteger, nullable=False),  # the address as an integer, to find a free one
     Column("mac", String(17), nullable=False),

@@ -1,0 +1,85 @@
+"""What the host itself says and does: routes, MTU, resolvers, forwarding between interfaces."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+from ipaddress import AddressValueError, IPv4Address, IPv4Network, ip_address
+from pathlib import Path
+
+_FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
+
+
+def _routes() -> list[tuple[str, IPv4Network, IPv4Address]]:
+    """Interface, destination and gateway of each IPv4 route of the main table."""
+    found = []
+    for line in Path("/proc/net/route").read_text().splitlines()[1:]:
+        words = line.split()
+        if len(words) < 8:
+            continue
+        destination, gateway, mask = (IPv4Address(struct.pack("=I", int(words[i], 16))) for i in (1, 2, 7))
+        with contextlib.suppress(ValueError):
+            found.append((words[0], IPv4Network(f"{destination}/{mask}"), gateway))
+    return found
+
+
+def host_routes(resolv_conf: Path = Path("/etc/resolv.conf")) -> list[str]:
+    """What this host reaches, as CIDRs: its routes, their gateways, and its resolvers as /32.
+
+    Made for `choose_pool`: a resolver behind the default route would be shadowed by a pool around its address.
+    """
+    nets = set()
+    for _, destination, gateway in _routes():
+        if destination.prefixlen:
+            nets.add(str(destination))
+        if int(gateway):
+            nets.add(f"{gateway}/32")
+    for resolver in resolvers(resolv_conf):
+        with contextlib.suppress(AddressValueError):
+            nets.add(f"{IPv4Address(resolver)}/32")
+    return sorted(nets)
+
+
+def default_mtu() -> int:
+    """The MTU of the interface that carries the default route; 1500 without one."""
+    for interface, destination, _ in _routes():
+        if destination.prefixlen == 0:
+            with contextlib.suppress(OSError, ValueError):
+                return int(Path(f"/sys/class/net/{interface}/mtu").read_text())
+    return 1500
+
+
+def resolvers(resolv_conf: Path = Path("/etc/resolv.conf")) -> list[str]:
+    """The addresses of the host's resolvers, at most three as in the C library."""
+    found = []
+    with contextlib.suppress(OSError):
+        for line in resolv_conf.read_text(errors="replace").splitlines():
+            words = line.split()
+            if len(words) >= 2 and words[0] == "nameserver":
+                with contextlib.suppress(ValueError):
+                    ip_address(words[1].split("%")[0])
+                    found.append(words[1])
+    return found[:3]
+
+
+def family_of(address: str) -> socket.AddressFamily:
+    """AF_INET or AF_INET6."""
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
+def forwarding_on(record: Path) -> None:
+    """Switch IPv4 forwarding on. When it was off, `record` (shared by all clouds of the host, gone with a reboot as
+    the setting itself) remembers that."""
+    if _FORWARD.read_text().strip() == "1":
+        return
+    record.parent.mkdir(parents=True, exist_ok=True)
+    record.write_text("0\n")
+    _FORWARD.write_text("1\n")
+
+
+def forwarding_restore(record: Path) -> None:
+    """Switch forwarding off again if a cloud had switched it on. Call only when nobody else needs it."""
+    if record.exists():
+        _FORWARD.write_text("0\n")
+        record.unlink(missing_ok=True)

@@ -1,0 +1,242 @@
+"""The name service of one network: UDP and TCP on the gateway's port 53."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import struct
+from collections.abc import Callable, Mapping
+from ipaddress import IPv4Address, IPv4Network
+
+import dns.exception
+import dns.flags
+import dns.message
+import dns.name
+import dns.opcode
+import dns.rcode
+import dns.rdataclass
+import dns.rdatatype
+import dns.rrset
+
+from askos.adapters.bridge.forward import Forwarder
+from askos.adapters.bridge.links import Bridge
+from askos.plan.names import answer
+
+_log = logging.getLogger(__name__)
+_TTL_S = 5
+_MAX_QUERIES = 64
+_MAX_CONNECTIONS = 32
+_IDLE_S = 10
+_UDP_LIMIT = 1232
+"""Larger answers go by TCP: what fits every path without fragments."""
+
+Addresses = Callable[[], Mapping[str, list[str]] | None]
+
+
+class NameService:
+    """Answers for one network while its bridge exists. Limits hold per network: one tenant cannot starve others."""
+
+    def __init__(self, bridge: Bridge, addresses: Addresses, forwarder: Forwarder) -> None:
+        self._bridge = bridge
+        self._net = IPv4Network(bridge.cidr)
+        self._addresses = addresses
+        self._forwarder = forwarder
+        self._udp: asyncio.DatagramTransport | None = None
+        self._tcp: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._connections = 0
+        self._forwarding = 0
+
+    async def start(self) -> None:
+        """Bind both sockets. OSError when one is taken; then neither stays bound."""
+        loop = asyncio.get_running_loop()
+        address = (self._bridge.gateway, 53)
+        self._udp, _ = await loop.create_datagram_endpoint(lambda: _Datagrams(self), local_addr=address)
+        try:
+            self._tcp = await asyncio.start_server(self._accept, *address, limit=70000)
+        except OSError:
+            self._udp.close()
+            raise
+
+    async def close(self) -> None:
+        """Give the sockets back at once; answers under way are dropped."""
+        if self._udp is not None:
+            self._udp.close()
+        if self._tcp is not None:
+            self._tcp.close()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _keep(self, task: asyncio.Task[None]) -> None:
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def datagram(self, query: bytes, sender: tuple[str, int]) -> None:
+        """Take one UDP query; what the service knows itself is answered without a task."""
+        if self._udp is None or not self._welcome(sender):
+            return
+        reply = self._local(query, _UDP_LIMIT)
+        if isinstance(reply, bytes):
+            self._udp.sendto(reply, sender)
+        elif reply is not None:
+            self._keep(asyncio.get_running_loop().create_task(self._relay(reply, query, sender)))
+
+    async def _relay(self, parsed: dns.message.Message, query: bytes, sender: tuple[str, int]) -> None:
+        reply = await self._forward(parsed, query)
+        if len(reply) > _room(parsed):
+            cut = dns.message.make_response(parsed, recursion_available=True)
+            cut.flags |= dns.flags.TC
+            reply = cut.to_wire()
+        if self._udp is not None and not self._udp.is_closing():
+            self._udp.sendto(reply, sender)
+
+    def _welcome(self, sender: tuple[str, int]) -> bool:
+        # The gateway's address is the host's, so others on the host's own networks could reach this socket too.
+        try:
+            return IPv4Address(sender[0]) in self._net
+        except ValueError:
+            return False
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._connections >= _MAX_CONNECTIONS or not self._welcome(writer.get_extra_info("peername")):
+            writer.close()
+            return
+        self._connections += 1
+        self._keep(asyncio.get_running_loop().create_task(self._stream(reader, writer)))
+
+    async def _stream(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while True:
+                head = await asyncio.wait_for(reader.readexactly(2), _IDLE_S)
+                query = await asyncio.wait_for(reader.readexactly(struct.unpack(">H", head)[0]), _IDLE_S)
+                reply = self._local(query, 65535)
+                if isinstance(reply, dns.message.Message):
+                    reply = await self._forward(reply, query)
+                if reply is None:
+                    return
+                writer.write(struct.pack(">H", len(reply)) + reply)
+                await asyncio.wait_for(writer.drain(), _IDLE_S)
+        except (OSError, TimeoutError, asyncio.IncompleteReadError):
+            return
+        finally:
+            self._connections -= 1
+            writer.close()
+
+    def _local(self, query: bytes, limit: int) -> bytes | dns.message.Message | None:
+        """The reply; or the parsed query when others must be asked; or None for what deserves no answer."""
+        try:
+            parsed = dns.message.from_wire(query)
+        except (dns.exception.DNSException, ValueError, struct.error):
+            if len(query) < 12 or query[2] & 0x80:
+                return None
+            return query[:2] + bytes((0x80 | query[2] & 0x79, dns.rcode.FORMERR)) + bytes(8)
+        if parsed.flags & dns.flags.QR:
+            return None  # a response: answering it could go on for ever
+        if parsed.opcode() != dns.opcode.QUERY:
+            return _reply(parsed, dns.rcode.NOTIMP).to_wire()
+        if len(parsed.question) != 1:
+            return _reply(parsed, dns.rcode.FORMERR).to_wire()
+        question = parsed.question[0]
+        rdtype = dns.rdatatype.to_text(question.rdtype)
+        said = answer(self._addresses(), self._net, question.name.to_text(), rdtype)
+        if said.kind == "forward":
+            return parsed
+        if said.kind == "unready":
+            return _reply(parsed, dns.rcode.SERVFAIL).to_wire()
+        reply = _reply(parsed, dns.rcode.NXDOMAIN if said.kind == "unknown" else dns.rcode.NOERROR)
+        reply.flags |= dns.flags.AA
+        if said.data:
+            kind = "PTR" if said.data[0].endswith("internal") else "A"
+            data = [f"{item}." if kind == "PTR" else item for item in said.data]
+            reply.answer.append(dns.rrset.from_text_list(question.name, _TTL_S, "IN", kind, data))
+        try:
+            return reply.to_wire(max_size=min(limit, _room(parsed)) if limit == _UDP_LIMIT else limit)
+        except dns.exception.TooBig:
+            cut = _reply(parsed, dns.rcode.NOERROR)
+            cut.flags |= dns.flags.TC
+            return cut.to_wire()
+
+    async def _forward(self, parsed: dns.message.Message, query: bytes) -> bytes:
+        if self._forwarding >= _MAX_QUERIES:
+            return _reply(parsed, dns.rcode.SERVFAIL).to_wire()
+        self._forwarding += 1
+        try:
+            found = await self._forwarder.ask(query, _question_end(query))
+        finally:
+            self._forwarding -= 1
+        return found if found is not None else _reply(parsed, dns.rcode.SERVFAIL).to_wire()
+
+
+class NameServices:
+    """The name services of all bridges of this host."""
+
+    def __init__(self, forwarder: Forwarder) -> None:
+        self._forwarder = forwarder
+        self._services: dict[str, NameService] = {}
+        self._refused: set[str] = set()
+        self._names: dict[str, dict[str, list[str]]] = {}
+
+    def set_names(self, names: dict[str, dict[str, list[str]]]) -> None:
+        """Network uuid -> lower-case name -> addresses; replaces everything."""
+        self._names = names
+
+    async def serve(self, bridge: Bridge) -> None:
+        """Serve a bridge's network, unless it is already. A taken port 53 is logged once and does not stop anything."""
+        uuid = bridge.network_uuid
+        if uuid in self._services:
+            return
+        service = NameService(bridge, lambda: self._names.get(uuid), self._forwarder)
+        try:
+            await service.start()
+        except OSError as error:
+            if uuid not in self._refused:
+                self._refused.add(uuid)
+                _log.warning(
+                    "Containers on %s find no names: port 53 of %s cannot be used (%s). Stop the program that listens "
+                    "on all addresses (ss -lnp sport = :53) or bind it to its own.",
+                    bridge.cidr,
+                    bridge.gateway,
+                    error.strerror or error,
+                )
+            return
+        self._services[uuid] = service
+        self._refused.discard(uuid)
+
+    async def unserve(self, network_uuid: str) -> None:
+        """End a network's service; one that is not served is fine."""
+        service = self._services.pop(network_uuid, None)
+        if service is not None:
+            await service.close()
+
+    async def close(self) -> None:
+        """End all."""
+        for uuid in list(self._services):
+            await self.unserve(uuid)
+
+
+class _Datagrams(asyncio.DatagramProtocol):
+    def __init__(self, service: NameService) -> None:
+        self._service = service
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        with contextlib.suppress(OSError):
+            self._service.datagram(data, addr)
+
+
+def _reply(parsed: dns.message.Message, code: dns.rcode.Rcode) -> dns.message.Message:
+    reply = dns.message.make_response(parsed, recursion_available=True)
+    reply.set_rcode(code)
+    return reply
+
+
+def _room(parsed: dns.message.Message) -> int:
+    """How much the asker takes by UDP."""
+    return min(_UDP_LIMIT, max(512, parsed.payload))
+
+
+def _question_end(query: bytes) -> int:
+    """Where the (single, parsed before) question of a query ends."""
+    _, length = dns.name.from_wire(query, 12)
+    return 12 + length + 4

@@ -1,0 +1,373 @@
+"""The embedded host network: what `ports/network.py` promises, with bridges of this host's kernel.
+
+One bridge per network and one veth per port. Containers reach their own network, the outside (masqueraded), their
+gateway's name service, and nothing else: no other network, nothing on the host.
+
+For operators: IPv4 forwarding is switched on when the first bridge is made. Where the host's own firewall drops
+forwarded packets (docker, ufw, firewalld), let interfaces named "ak*" through, for example
+`iptables -I DOCKER-USER -i ak+ -j ACCEPT` and `iptables -I DOCKER-USER -o ak+ -j ACCEPT`; the agent logs one line
+when it sees such a policy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import re
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from askos.adapters.bridge import cni, host, links, plugin, rtnl, rules
+from askos.adapters.bridge.forward import Forwarder
+from askos.adapters.bridge.journal import Entry, Journal
+from askos.adapters.bridge.links import Bridge, Owner, Plug
+from askos.adapters.bridge.nameserver import NameServices
+from askos.model.capsules import Network
+from askos.model.errors import RuntimeFailedError, SetupError
+from askos.ports.network import Attachment, AttachmentLookup, Names
+
+_log = logging.getLogger(__name__)
+_LOOKUP_S = 20
+_T = TypeVar("_T")
+
+
+class BridgeNetwork:
+    """`HostNetwork` on Linux bridges.
+
+    `instance`: six hex digits that mark everything of this cloud. `state_root`: the journal's folder, ours alone.
+    `plugin_root` and `conf_root`: containerd's CNI bin and conf folders. `upstream`: addresses of resolvers, by
+    default those of /etc/resolv.conf as it is when a question comes. `grace_s`: how long a sandbox may be unknown to
+    `collect`'s caller, because the runtime does not show one while it is being made. `forward_record`: where the
+    clouds of this host remember that they switched forwarding on.
+    """
+
+    def __init__(
+        self,
+        instance: str,
+        state_root: Path,
+        socket_path: Path,
+        plugin_root: Path,
+        conf_root: Path,
+        *,
+        upstream: list[str] | None = None,
+        grace_s: float = 180,
+        forward_record: Path = Path("/run/askos/ip_forward"),
+    ) -> None:
+        if re.fullmatch(r"[0-9a-f]{6}", instance) is None:
+            raise SetupError(f"The instance id {instance!r} is not six hex digits; it comes from the data folder.")
+        self._instance = instance
+        self._state_root = state_root
+        self._socket_path = socket_path
+        self._plugin_root = plugin_root
+        self._conf_root = conf_root
+        self._grace_s = grace_s
+        self._forward_record = forward_record
+        self._journal = Journal(state_root)
+        self._names = NameServices(Forwarder(lambda: upstream if upstream is not None else host.resolvers()))
+        self._server: cni.Server | None = None
+        self._lookup: AttachmentLookup | None = None
+        self._workers: ThreadPoolExecutor | None = None
+        self._lock = asyncio.Lock()
+        """Guards `_bridges`, the rules and the name services' sockets."""
+        self._bridges: dict[str, Bridge] = {}
+        """Networks whose bridge, rules and name service stand, by uuid."""
+        self._wanted: Counter[str] = Counter()
+        """Networks that a call under way needs: their bridges are not collected."""
+        self._busy: dict[str, tuple[asyncio.Lock, int]] = {}
+        """Locks of the sandboxes with calls under way, with the number of those calls."""
+
+    # -- the port ---------------------------------------------------------------------------------------------
+
+    async def start(self, lookup: AttachmentLookup) -> None:
+        """Begin to answer calls of the CNI plugin; adopt what exists. SetupError says what is missing."""
+        self._lookup = lookup
+        try:
+            self._state_root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise SetupError(f"Cannot make the folder {self._state_root}: {error.strerror}.") from None
+        async with self._lock:
+            found = await self._run(self._adopt)
+            await rules.apply(self._instance, found)
+            self._bridges = {bridge.network_uuid: bridge for bridge in found}
+            if found:
+                self._forwarding_on()
+            for bridge in found:
+                await self._names.serve(bridge)
+        blocker = await rules.forward_dropped_by()
+        if blocker is not None:
+            _log.warning(
+                "Containers may not reach the outside: the chain %s drops forwarded packets by policy. "
+                'Let interfaces named "ak*" through it, in both directions.',
+                blocker,
+            )
+        plugin.install(self._plugin_root, self._conf_root, self._instance, self._socket_path)
+        server = cni.Server(self._socket_path, self._handle)
+        await server.start()
+        self._server = server
+
+    async def stop(self) -> None:
+        """Stop answering. Interfaces and rules stay: running capsules keep their network."""
+        if self._server is not None:
+            await self._server.stop()
+            self._server = None
+        async with self._lock:
+            await self._names.close()
+            self._bridges = {}
+        if self._workers is not None:
+            self._workers.shutdown(wait=True)
+            self._workers = None
+
+    async def set_names(self, names: list[Names]) -> None:
+        """Replace everything that the name services answer."""
+        self._names.set_names({item.network.uuid: item.addresses for item in names})
+
+    async def collect(self, live_sandboxes: set[str], networks: list[Network]) -> None:
+        """Remove what sandboxes that are not live left, and bridges that nobody needs; mend rules and names."""
+        # Links first: whatever has a label by now had its journal before, so that a veth without one is an orphan.
+        ports = await self._run(lambda nl: links.ports_of(nl, self._instance))
+        entries = {entry.container_id: entry for entry in await self._run(lambda _: self._journal.entries())}
+        for entry in entries.values():
+            if entry.container_id not in live_sandboxes and not self._may_be_new(entry):
+                async with self._alone(entry.container_id):
+                    await self._forget(entry.container_id)
+        orphans = {whose.container_id for _, whose in ports} - live_sandboxes - set(entries)
+        for container_id in orphans:
+            async with self._alone(container_id):
+                if self._journal.read(container_id) is None:
+                    await self._forget(container_id)
+        async with self._lock:
+            await self._collect_bridges({network.uuid for network in networks})
+
+    async def remove_all(self) -> None:
+        """Remove every interface, rule and address of this cloud; forwarding too if nobody else needs it."""
+        async with self._lock:
+            await self._names.close()
+            self._bridges = {}
+            await self._run(self._remove_links)
+            await rules.delete(self._instance)
+            for entry in self._journal.entries():
+                self._journal.remove(entry.container_id)
+            others = await rules.other_clouds(self._instance)
+            bridged = await self._run(
+                lambda nl: any(links.is_bridge_of_others(link, self._instance) for link in nl.links())
+            )
+            if not others and not bridged:
+                host.forwarding_restore(self._forward_record)
+        plugin.uninstall(self._plugin_root, self._conf_root, self._instance)
+        if self._server is None and self._workers is not None:
+            self._workers.shutdown(wait=True)
+            self._workers = None
+
+    # -- calls of the plugin ----------------------------------------------------------------------------------
+
+    async def _handle(self, call: cni.Call) -> dict[str, Any] | None:
+        if call.command == "ADD":
+            return await self._add(call)
+        async with self._alone(call.container_id):
+            if call.command == "CHECK":
+                await self._check(call)
+            else:
+                await self._forget(call.container_id)
+        return None
+
+    async def _add(self, call: cni.Call) -> dict[str, Any]:
+        started = time.perf_counter()
+        attachment = await self._attachment(call)
+        looked_up = time.perf_counter()
+        plugs = self._plugs(call, attachment)
+        uuids = [network.uuid for network in attachment.networks]
+        async with self._alone(call.container_id), self._needing(uuids):
+            if self._journal.read(call.container_id) is not None:
+                await self._forget(call.container_id)  # a repeated call begins anew
+            names = [item.host_name for item in plugs]
+            self._journal.write(call.container_id, attachment.capsule_uuid, call.netns, names, uuids)
+            try:
+                await self._wire(call.netns, attachment.networks, plugs)
+            except Exception:
+                await self._forget(call.container_id)
+                raise
+        ended = time.perf_counter()
+        _log.debug(
+            "ADD of %s: lookup %.1f ms, wiring %.1f ms",
+            call.container_id,
+            (looked_up - started) * 1e3,
+            (ended - looked_up) * 1e3,
+        )
+        return _result(call, plugs[0])
+
+    async def _attachment(self, call: cni.Call) -> Attachment:
+        if self._lookup is None or not call.pod_uid:
+            raise cni.CniError(4, "CNI_ARGS names no K8S_POD_UID: only pods made through CRI can be wired.")
+        found = None
+        with contextlib.suppress(TimeoutError):
+            found = await asyncio.wait_for(self._lookup(call.pod_uid), _LOOKUP_S)
+        if found is None:
+            raise cni.CniError(cni.TRY_AGAIN, f"Try again: no capsule {call.pod_uid} is assigned to this host (yet).")
+        if not found.ports or len(found.ports) != len(found.networks):
+            raise RuntimeFailedError(
+                f"Cannot wire capsule {call.pod_uid}: it has {len(found.ports)} ports on {len(found.networks)} networks."
+            )
+        return found
+
+    def _plugs(self, call: cni.Call, attachment: Attachment) -> list[Plug]:
+        mtu = host.default_mtu()
+        alias = Owner(self._instance, "port", attachment.capsule_uuid, call.container_id).alias()
+        return [
+            Plug(
+                bridge=links.bridge_of(self._instance, network),
+                host_name=links.port_name(self._instance, port.uuid),
+                interface=call.interface or "eth0" if number == 0 else f"eth{number}",
+                port=port,
+                default_route=number == 0,
+                alias=alias,
+                mtu=mtu,
+            )
+            for number, (port, network) in enumerate(zip(attachment.ports, attachment.networks, strict=True))
+        ]
+
+    async def _wire(self, netns: str, networks: list[Network], plugs: list[Plug]) -> None:
+        await self._ensure(networks)
+        try:
+            await self._run(lambda _: links.plug(netns, plugs))
+        except links.BridgeGoneError as gone:
+            _log.warning("The bridge %s was removed by someone else; it is made again.", gone)
+            async with self._lock:
+                for network in networks:
+                    self._bridges.pop(network.uuid, None)
+                    await self._names.unserve(network.uuid)
+            await self._ensure(networks)
+            try:
+                await self._run(lambda _: links.plug(netns, plugs))
+            except links.BridgeGoneError as again:
+                raise RuntimeFailedError(f"Cannot wire the sandbox: its bridge {again} keeps vanishing.") from None
+
+    async def _ensure(self, networks: list[Network]) -> None:
+        """Bridges, rules and name services of these networks stand when this returns."""
+        if all(network.uuid in self._bridges for network in networks):
+            return
+        async with self._lock:
+            new = [links.bridge_of(self._instance, n) for n in networks if n.uuid not in self._bridges]
+            if not new:
+                return
+            for bridge in new:
+                await self._run(partial(links.make_bridge, instance=self._instance, bridge=bridge))
+            self._forwarding_on()
+            bridges = {**self._bridges, **{bridge.network_uuid: bridge for bridge in new}}
+            await rules.apply(self._instance, bridges.values())
+            self._bridges = bridges  # only now: a network counts as ready when its walls stand
+            for bridge in new:
+                await self._names.serve(bridge)
+
+    async def _check(self, call: cni.Call) -> None:
+        entry = self._journal.read(call.container_id)
+        present = await self._run(lambda nl: [nl.link(name) is not None for name in entry.links] if entry else [])
+        if not present or not all(present):
+            raise cni.CniError(100, f"The sandbox {call.container_id} is not wired as it was; make it again.")
+
+    async def _forget(self, container_id: str) -> None:
+        """Remove a sandbox's veths, then its journal. Call under its lock."""
+        entry = self._journal.read(container_id)
+        if entry is not None and entry.made_us:
+            names = entry.links
+        else:  # no (readable) journal: look for the label
+            ports = await self._run(lambda nl: links.ports_of(nl, self._instance))
+            names = [link.name for link, whose in ports if whose.container_id == container_id]
+        if names:
+            await self._run(lambda _: links.unplug(self._instance, container_id, names))
+        self._journal.remove(container_id)
+
+    # -- inside -----------------------------------------------------------------------------------------------
+
+    def _may_be_new(self, entry: Entry) -> bool:
+        if entry.container_id in self._busy:
+            return True
+        young = time.time_ns() // 1000 - entry.made_us < self._grace_s * 1e6
+        return young and Path(entry.netns).exists()
+
+    async def _collect_bridges(self, listed: set[str]) -> None:
+        used = set(listed)
+        used.update(uuid for entry in self._journal.entries() for uuid in entry.networks)
+        standing = {bridge.network_uuid: bridge for bridge in await self._run(self._adopt)}
+        for uuid, bridge in list(standing.items()):
+            if uuid in used or uuid in self._wanted:
+                continue
+            # From here on a new call that needs this bridge waits for our lock and makes it again.
+            self._bridges.pop(uuid, None)
+            if await self._run(partial(links.remove_bridge, name=bridge.name)):
+                await self._names.unserve(uuid)
+                del standing[uuid]
+        for uuid in set(self._bridges) - set(standing):
+            await self._names.unserve(uuid)
+        if standing != self._bridges or not await rules.exists(self._instance):
+            await rules.apply(self._instance, standing.values())
+        self._bridges = standing
+        for bridge in standing.values():
+            await self._names.serve(bridge)
+
+    def _adopt(self, nl: rtnl.Netlink) -> list[Bridge]:
+        return links.bridges(nl, self._instance)
+
+    def _remove_links(self, nl: rtnl.Netlink) -> None:
+        for link in links.all_of(nl, self._instance):
+            nl.delete(link.index)
+
+    def _forwarding_on(self) -> None:
+        try:
+            host.forwarding_on(self._forward_record)
+        except OSError as error:
+            _log.warning("Containers cannot reach the outside: IPv4 forwarding stays off (%s).", error)
+
+    async def _run(self, work: Callable[[rtnl.Netlink], _T]) -> _T:
+        """Do blocking work in a worker thread, with a fresh route socket of the host's namespace."""
+        if self._workers is None:
+            self._workers = ThreadPoolExecutor(4, thread_name_prefix="askos-net")
+
+        def task() -> _T:
+            with rtnl.Netlink() as nl:
+                return work(nl)
+
+        return await asyncio.get_running_loop().run_in_executor(self._workers, task)
+
+    @contextlib.asynccontextmanager
+    async def _alone(self, container_id: str) -> AsyncIterator[None]:
+        """One call at a time for each sandbox."""
+        lock, waiting = self._busy.get(container_id, (asyncio.Lock(), 0))
+        self._busy[container_id] = (lock, waiting + 1)
+        try:
+            async with lock:
+                yield
+        finally:
+            lock, waiting = self._busy[container_id]
+            if waiting == 1:
+                del self._busy[container_id]
+            else:
+                self._busy[container_id] = (lock, waiting - 1)
+
+    @contextlib.asynccontextmanager
+    async def _needing(self, uuids: list[str]) -> AsyncIterator[None]:
+        self._wanted.update(uuids)
+        try:
+            yield
+        finally:
+            self._wanted.subtract(uuids)
+            self._wanted += Counter()  # drops zeros
+
+
+def _result(call: cni.Call, first: Plug) -> dict[str, Any]:
+    """What CNI wants to know: the sandbox's first interface. containerd takes the pod's address from it."""
+    bits = first.bridge.cidr.partition("/")[2]
+    return {
+        "interfaces": [
+            {"name": first.host_name},
+            {"name": first.interface, "mac": first.port.mac, "sandbox": call.netns},
+        ],
+        "ips": [{"interface": 1, "address": f"{first.port.address}/{bits}", "gateway": first.bridge.gateway}],
+        "routes": [{"dst": "0.0.0.0/0", "gw": first.bridge.gateway}],
+        "dns": {"nameservers": [first.bridge.gateway]},
+    }

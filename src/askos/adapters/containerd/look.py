@@ -1,0 +1,82 @@
+"""Looking at sandboxes and containers: two calls, and one for each container whose state has changed.
+
+CRI's list does not tell times and exit codes, its status does. A status that cannot change any more is kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+from cri_api.v1 import api_pb2 as cri
+
+from askos.adapters.containerd import spec
+from askos.adapters.containerd.rpc import Client, RpcError
+from askos.ports.runtime import Container, Sandbox
+
+LIST_S = 10.0
+# An out-of-memory notice can arrive a moment after the exit: until then a failed container's status is not final.
+_FINAL_AFTER_US = 3_000_000
+
+
+class Observer:
+    """Reads what there is of one cloud in one containerd. Methods raise RpcError."""
+
+    def __init__(self, client: Client, instance: str) -> None:
+        self._client = client
+        self._instance = instance
+        self._kept: dict[str, Any] = {}
+
+    async def observe(self, capsule_uuid: str | None) -> tuple[list[Sandbox], list[Container]]:
+        """Everything of one capsule, or of all."""
+        labels = {spec.INSTANCE: self._instance}
+        if capsule_uuid is not None:
+            labels[spec.CAPSULE] = capsule_uuid
+        sandboxes, items = await self.lists(labels)
+        containers = [c for c in await asyncio.gather(*map(self._container, items)) if c is not None]
+        if capsule_uuid is None:
+            living = {item.id for item in items}
+            self._kept = {key: status for key, status in self._kept.items() if key in living}
+        return [spec.read_sandbox(item) for item in sandboxes], containers
+
+    async def lists(self, labels: dict[str, str]) -> tuple[list[Any], list[Any]]:
+        """CRI's own lists of the sandboxes and containers with these labels."""
+        pods = cri.ListPodSandboxRequest(filter=cri.PodSandboxFilter(label_selector=labels))
+        containers = cri.ListContainersRequest(filter=cri.ContainerFilter(label_selector=labels))
+        one, other = await asyncio.gather(
+            self._client.cri("ListPodSandbox", pods, LIST_S),
+            self._client.cri("ListContainers", containers, LIST_S),
+        )
+        return list(one.items), list(other.containers)
+
+    async def status(self, container_id: str) -> Any:
+        """CRI's status of a container."""
+        request = cri.ContainerStatusRequest(container_id=container_id)
+        return (await self._client.cri("ContainerStatus", request, LIST_S)).status
+
+    def forget(self, container_id: str) -> None:
+        """Drop what is kept of a removed container."""
+        self._kept.pop(container_id, None)
+
+    async def _container(self, item: Any) -> Container | None:
+        if item.state == cri.CONTAINER_CREATED:
+            return spec.read_container(item, None)
+        status = self._kept.get(item.id)
+        if status is None or status.state != item.state:
+            try:
+                status = await self.status(item.id)
+            except RpcError as error:
+                if error.not_found:
+                    return None
+                raise
+            if _final(status):
+                self._kept[item.id] = status
+        return spec.read_container(item, status)
+
+
+def _final(status: Any) -> bool:
+    if status.state == cri.CONTAINER_RUNNING:
+        return True
+    age_us = (time.time_ns() - status.finished_at) // 1000
+    return bool(status.state == cri.CONTAINER_EXITED and (status.exit_code == 0 or age_us > _FINAL_AFTER_US))

@@ -1,0 +1,53 @@
+"""Mounts below a folder: finding them, and taking them away without waiting for who still uses them."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+from pathlib import Path
+
+_MNT_DETACH = 2
+_UMOUNT_NOFOLLOW = 8
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def below(folder: Path) -> list[Path]:
+    """The mount points at or below a folder, deepest first."""
+    prefix = str(folder)
+    found = []
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        point = line.split()[4].encode().decode("unicode_escape")
+        if point == prefix or point.startswith(prefix + "/"):
+            found.append(Path(point))
+    return sorted(found, key=lambda path: len(path.parts), reverse=True)
+
+
+def unmount(path: Path) -> bool:
+    """Unmount lazily; False when nothing was mounted there."""
+    result: int = _libc.umount2(os.fsencode(path), _MNT_DETACH | _UMOUNT_NOFOLLOW)
+    return result == 0
+
+
+def unmount_below(folder: Path) -> list[Path]:
+    """Unmount everything at or below a folder; returns the mount points."""
+    gone = [path for path in below(folder) if unmount(path)]
+    return gone
+
+
+def remove_tree(folder: Path) -> None:
+    """Unmount everything below a folder, then remove it. Never crosses into what is still mounted."""
+    unmount_below(folder)
+    if below(folder):
+        return
+    for path, folders, files in os.walk(folder, topdown=False):
+        for name in files:
+            with contextlib.suppress(OSError):
+                os.unlink(os.path.join(path, name))
+        for name in folders:
+            with contextlib.suppress(OSError):
+                os.rmdir(os.path.join(path, name))
+            with contextlib.suppress(OSError):
+                os.unlink(os.path.join(path, name))
+    with contextlib.suppress(OSError):
+        os.rmdir(folder)

@@ -1,0 +1,303 @@
+"""The runtime port over containerd: see `ports.runtime` for what each verb promises.
+
+Sandboxes and containers go through CRI; signals, exec, layers and events through containerd's own API. Everything
+of ours carries the label askos.io/instance, and nothing else is seen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from cri_api.v1 import api_pb2 as cri
+
+from askos.adapters.containerd import cgroups, images, layers, spec
+from askos.adapters.containerd.execs import Exec
+from askos.adapters.containerd.look import LIST_S, Observer
+from askos.adapters.containerd.making import Maker
+from askos.adapters.containerd.proto import containerd_api_pb2 as api
+from askos.adapters.containerd.pull import STALL_S, pull
+from askos.adapters.containerd.reasons import describe
+from askos.adapters.containerd.rpc import Client, RpcError, failed
+from askos.model.errors import ConflictError, NotFoundError, RuntimeFailedError, UnavailableError
+from askos.ports.runtime import (
+    Container,
+    ContainerConfig,
+    ExecRequest,
+    Image,
+    PullProgress,
+    RuntimeEvent,
+    Sandbox,
+    SandboxConfig,
+)
+
+_START_S = 60.0
+_STOP_S = 15.0
+_KILLED_S = 10.0
+_SIGKILL = 9
+_TOPICS = {"/tasks/exit": "exit", "/tasks/oom": "oom", "/tasks/start": "start"}
+_T = TypeVar("_T")
+
+
+class ContainerdRuntime:
+    """`ports.runtime.Runtime` over the containerd at `socket`.
+
+    `instance`: the cloud's short hex id. Logs go to `<log_root>/<capsule uuid>/`; `state_root` holds the pipes of
+    exec sessions and temporary files. `snapshotter` must be the one that CRI is configured with.
+    """
+
+    def __init__(
+        self,
+        socket: Path,
+        instance: str,
+        *,
+        log_root: Path,
+        state_root: Path,
+        snapshotter: str = "overlayfs",
+        cgroup_parent: str | None = None,
+        pull_stall_s: float = STALL_S,
+    ) -> None:
+        self.client = Client(socket)
+        self.instance = instance
+        self.snapshotter = snapshotter
+        self.exec_root = state_root / "exec"
+        self.live_execs: set[str] = set()
+        """The names of the folders of this process's own exec sessions."""
+        self._scratch = state_root / "import"
+        self._log_root = log_root
+        self._parent = cgroup_parent or cgroups.parent_of(instance)
+        self._stall_s = pull_stall_s
+        self._observer = Observer(self.client, instance)
+        self._maker = Maker(self.client)
+        self._images: dict[str, Image] = {}
+
+    async def start(self) -> None:
+        """Make sure that the sandbox image is there; call it once containerd answers, and after it came back."""
+        await _told("prepare the sandbox image", images.ensure_pause(self.client, self._scratch))
+
+    async def close(self) -> None:
+        """Close the connection. Nothing in containerd ends by it."""
+        await self.client.close()
+
+    def held(self) -> AbstractAsyncContextManager[None]:
+        """Hold up the making of sandboxes and containers (for `sweep`)."""
+        return self._maker.held()
+
+    # Sandboxes and containers
+
+    async def observe(self, capsule_uuid: str | None = None) -> tuple[list[Sandbox], list[Container]]:
+        """Everything there is of one capsule, or of all."""
+        return await _told("look at the containers", self._observer.observe(capsule_uuid))
+
+    async def run_sandbox(self, config: SandboxConfig) -> str:
+        """Make and start a sandbox with its network; returns its id. Raises RuntimeFailedError."""
+        self._make_log_folder(config.capsule_uuid)
+        request = cri.RunPodSandboxRequest(config=self._sandbox_config(config))
+
+        async def existing() -> tuple[str, bool] | None:
+            labels = {spec.INSTANCE: self.instance, spec.CAPSULE: config.capsule_uuid}
+            sandboxes, _ = await self._observer.lists(labels)
+            found = [s for s in sandboxes if s.metadata.attempt == config.attempt]
+            return (found[0].id, found[0].state == cri.SANDBOX_READY) if found else None
+
+        return await _told("make the sandbox", self._maker.sandbox(request, existing))
+
+    async def stop_sandbox(self, sandbox_id: str) -> None:
+        """Kill what runs in it and take its network away."""
+        await _told("stop the sandbox", self._maker.stop_sandbox(sandbox_id))
+
+    async def remove_sandbox(self, sandbox_id: str) -> None:
+        """Remove the sandbox and every container in it."""
+        await _told("remove the sandbox", self._maker.remove_sandbox(sandbox_id))
+
+    async def create_container(self, sandbox_id: str, config: ContainerConfig, sandbox: SandboxConfig) -> str:
+        """Make a container, not started; returns its id. NotFoundError when its image is not on the host."""
+        self._make_log_folder(config.capsule_uuid)
+        image = config.image_id or images.resolvable(config.image_ref)
+        command, args = await self._command(config, image)
+        request = cri.CreateContainerRequest(
+            pod_sandbox_id=sandbox_id,
+            config=spec.container_config(config, self.instance, image, command, args),
+            sandbox_config=self._sandbox_config(sandbox),
+        )
+
+        async def existing() -> tuple[str, bool] | None:
+            labels = {
+                spec.INSTANCE: self.instance,
+                spec.CAPSULE: config.capsule_uuid,
+                spec.NAME: config.name,
+                spec.RUN: str(config.run),
+                spec.ATTEMPT: str(config.attempt),
+            }
+            _, containers = await self._observer.lists(labels)
+            found = [c for c in containers if c.pod_sandbox_id == sandbox_id]
+            return (found[0].id, found[0].state != cri.CONTAINER_UNKNOWN) if found else None
+
+        try:
+            return await self._maker.container(request, existing)
+        except RpcError as error:
+            if error.not_found and "resolve image" in error.text:
+                message = f"Image {config.image_ref} is not on this host. Pull it first."
+                raise NotFoundError(message, "image-not-found") from None
+            raise failed(error, "make the container") from None
+
+    async def start_container(self, container_id: str) -> None:
+        """Start a created container. A program that cannot be started: RuntimeFailedError(retryable=False)."""
+        try:
+            request = cri.StartContainerRequest(container_id=container_id)
+            await self.client.cri("StartContainer", request, _START_S)
+        except RpcError as error:
+            if "CONTAINER_RUNNING state" in error.text:
+                return
+            if "CONTAINER_EXITED state" not in error.text:
+                raise failed(error, "start the container") from None
+        else:
+            return
+        # It was started before: either it has run and ended, or that start had failed.
+        status = await _told("look at the container", self._observer.status(container_id))
+        if not status.started_at:
+            reason, retryable = describe(status.message)
+            raise RuntimeFailedError(f"Could not start the container: {reason}", retryable=retryable)
+
+    async def stop_container(self, container_id: str, timeout_s: int) -> None:
+        """The image's stop signal (SIGTERM by default), then SIGKILL after `timeout_s`."""
+        request = cri.StopContainerRequest(container_id=container_id, timeout=timeout_s)
+        try:
+            await self.client.cri("StopContainer", request, timeout_s + _STOP_S)
+        except RpcError as error:
+            if error.not_found:
+                return
+            if error.code != "deadline_exceeded":
+                raise failed(error, "stop the container") from None
+            await _told("kill the container", self._kill_hard(container_id))
+
+    async def remove_container(self, container_id: str) -> None:
+        """Remove a container; kills it first when it runs."""
+        await _told("remove the container", self._maker.remove_container(container_id))
+        self._observer.forget(container_id)
+
+    async def signal(self, container_id: str, signum: int) -> None:
+        """Send a signal to the container's first process. ConflictError when it does not run."""
+        try:
+            request = api.KillRequest(container_id=container_id, signal=signum)
+            await self.client.call("tasks.v1.Tasks/Kill", request, LIST_S)
+        except RpcError as error:
+            if error.not_found or error.code == "failed_precondition":
+                message = "Cannot send a signal: the container does not run. Start it first."
+                raise ConflictError(message) from None
+            raise failed(error, f"send signal {signum}") from None
+
+    async def carry_layer(self, from_id: str, to_id: str) -> None:
+        """Give the writable layer of an exited container to a created one, which must not have started."""
+        source, target = await _told("keep the container's files", self._carried(from_id, to_id))
+        try:
+            await asyncio.to_thread(layers.hand_over, source, target, from_id, to_id)
+        except OSError as error:
+            message = f"Could not keep the container's files: {error.strerror} ({source})."
+            raise RuntimeFailedError(message) from None
+
+    async def exec(self, container_id: str, request: ExecRequest) -> Exec:
+        """Start a process in a running container; see `ports.runtime.Runtime.exec`."""
+        session = Exec(self.client, container_id, request, self.exec_root, self.live_execs)
+        await session.start()
+        return session
+
+    # Images
+
+    async def image(self, ref: str) -> Image | None:
+        """The image on the host by reference or id, or None."""
+        found = images.find(self.client, images.resolvable(ref), self._images)
+        return await _told("look at an image", found)
+
+    async def images(self) -> list[Image]:
+        """All images on the host, without the sandbox image."""
+        return await _told("list the images", images.every(self.client, self._images))
+
+    async def pull(self, ref: str, progress: PullProgress | None = None) -> Image:
+        """Fetch an image; see `ports.runtime.Runtime.pull` for the errors."""
+        name = images.resolvable(ref)
+        found = await self.image(await pull(self.client, name, progress, self._stall_s))
+        if found is None:
+            raise RuntimeFailedError(f"Pulled {name}, but it is gone again. It is tried again.")
+        return found
+
+    async def import_image(self, path: str, ref: str | None = None) -> list[str]:
+        """Load a tar archive; see `ports.runtime.Runtime.import_image`."""
+        return await _told(f"load {path}", images.load(self.client, path, ref, self._scratch))
+
+    async def remove_image(self, ref: str) -> None:
+        """Remove an image by reference or id."""
+        await _told(f"remove the image {ref}", images.remove(self.client, images.resolvable(ref)))
+
+    # Events
+
+    async def events(self) -> AsyncIterator[RuntimeEvent]:
+        """Events from now on; raises UnavailableError when the runtime goes away."""
+        filters = [f'namespace==k8s.io,topic=="{topic}"' for topic in _TOPICS]
+        request = api.SubscribeRequest(filters=filters)
+        try:
+            async for envelope in self.client.stream("events.v1.Events/Subscribe", request, None):
+                kind = _TOPICS.get(envelope.topic)
+                if kind is None:
+                    continue
+                event = api.TaskEvent.FromString(envelope.event.value)
+                # The end of an exec session has an id of its own and says nothing about the container.
+                if kind != "exit" or event.id == event.container_id:
+                    yield RuntimeEvent(kind, event.container_id)
+        except RpcError as error:
+            raise UnavailableError(f"containerd's events ended: {error.text or error.code}") from None
+        raise UnavailableError("containerd's events ended.")
+
+    # Helpers
+
+    def _sandbox_config(self, config: SandboxConfig) -> Any:
+        return spec.sandbox_config(config, self.instance, self._parent, self._log_root)
+
+    def _make_log_folder(self, capsule_uuid: str) -> None:
+        (self._log_root / capsule_uuid).mkdir(parents=True, exist_ok=True, mode=0o750)
+
+    async def _command(self, config: ContainerConfig, image: str) -> tuple[list[str], list[str]]:
+        """CRI's command and args for OCI's entrypoint and command."""
+        command = config.command or []
+        if config.entrypoint is None:
+            return [], command
+        if config.entrypoint:
+            return config.entrypoint, command
+        # No entrypoint at all, not even the image's: CRI can only say that with a command of its own.
+        if not command:
+            found = await self.image(image)
+            command = found.command if found else []
+        return command, []
+
+    async def _kill_hard(self, container_id: str) -> None:
+        request = api.KillRequest(container_id=container_id, signal=_SIGKILL, all=True)
+        try:
+            await self.client.call("tasks.v1.Tasks/Kill", request, LIST_S)
+        except RpcError as error:
+            if not error.not_found and error.code != "failed_precondition":
+                raise
+        again = cri.StopContainerRequest(container_id=container_id, timeout=0)
+        await self.client.cri("StopContainer", again, _KILLED_S)
+
+    async def _carried(self, from_id: str, to_id: str) -> tuple[Path, Path]:
+        old, new = await asyncio.gather(self._observer.status(from_id), self._observer.status(to_id))
+        if old.state != cri.CONTAINER_EXITED:
+            raise ConflictError("Cannot take the files of a container that has not ended. Stop it first.")
+        if new.state != cri.CONTAINER_CREATED:
+            raise ConflictError("Cannot give files to a container that was started already.")
+        source, target = await asyncio.gather(
+            layers.writable_folder(self.client, self.snapshotter, from_id),
+            layers.writable_folder(self.client, self.snapshotter, to_id),
+        )
+        return source, target
+
+
+async def _told(what: str, doing: Awaitable[_T]) -> _T:
+    """Turn a failed call into an error that says what could not be done."""
+    try:
+        return await doing
+    except RpcError as error:
+        raise failed(error, what) from None

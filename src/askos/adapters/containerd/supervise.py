@@ -1,0 +1,323 @@
+"""A containerd of our own under the data folder: started, adopted, watched, restarted and ended.
+
+It lives in its own session and is init's child, so it outlives this program, even when that is killed; the
+next start adopts it. Two programs on one data folder would fight over it, so a lock is held while we watch it.
+
+    <data>/containerd               images, snapshots, metadata
+    <data>/run/containerd           socket, state, record of the process
+    <data>/log/containerd.log       its log; cut off at 32 MiB, the older half is kept as containerd.log.1
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import hashlib
+import os
+import shutil
+import signal
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import msgspec
+from cri_api.v1 import api_pb2 as cri
+
+from askos.adapters.containerd import config, processes, teardown
+from askos.adapters.containerd.processes import Process
+from askos.adapters.containerd.rpc import Client, RpcError
+from askos.model.errors import SetupError
+
+_SOCKET_LIMIT = 107
+_LOG_LIMIT = 32 << 20
+_READY_S = 60.0
+_LAUNCH = 'echo $$ > "$1.new" && mv "$1.new" "$1" && shift && exec "$@"'
+
+CameBack = Callable[[], Awaitable[None]]
+"""Awaited after containerd has been restarted and answers again."""
+
+
+class _Record(msgspec.Struct, frozen=True):
+    process: Process
+    config_sha256: str
+
+
+class PrivateContainerd:
+    """One containerd under `data`. `instance`: the cloud's short hex id, which its cgroups carry.
+
+    The CNI folders are given, because the network adapter owns them.
+    """
+
+    def __init__(
+        self,
+        data: Path,
+        instance: str,
+        *,
+        cni_bin_dir: Path,
+        cni_conf_dir: Path,
+        came_back: CameBack | None = None,
+        binary: str = "containerd",
+    ) -> None:
+        self.data = data.resolve()
+        self.instance = instance
+        self.root = self.data / "containerd"
+        self.state = self.data / "run" / "containerd"
+        self.socket = self.state / "c.sock"
+        self.log = self.data / "log" / "containerd.log"
+        self.snapshotter = "overlayfs"
+        self.restarts = 0
+        self.answering = asyncio.Event()
+        """Set while containerd is known to answer."""
+        self._cni = (cni_bin_dir.resolve(), cni_conf_dir.resolve())
+        self._came_back = came_back
+        self._binary = binary
+        self._config_path = self.state / "config.toml"
+        self._record_path = self.state / "process.json"
+        self._process: Process | None = None
+        self._watcher: asyncio.Task[None] | None = None
+        self._lock_fd: int | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The process id of the containerd that is watched now."""
+        return self._process.pid if self._process else None
+
+    async def start(self) -> None:
+        """Adopt the containerd that lives here, or start one; returns when it answers. Raises SetupError."""
+        self._check()
+        for folder in (self.root, self.state, self.log.parent, self.data / "certs.d"):
+            folder.mkdir(parents=True, exist_ok=True)
+        for folder in (self.root, self.state, self.log.parent):
+            folder.chmod(0o700)
+        self._lock()
+        try:
+            await self._start()
+        except BaseException:
+            self._unlock()
+            raise
+        self._watcher = asyncio.create_task(self._watch(), name="containerd watcher")
+
+    async def detach(self) -> None:
+        """Stop watching; containerd and everything in it go on, to be adopted by the next start."""
+        if self._watcher is not None:
+            self._watcher.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._watcher
+            self._watcher = None
+        self._unlock()
+
+    async def stop(self) -> None:
+        """End containerd, its shims and every process in its containers, and take its mounts away.
+
+        What it keeps on disk (images, snapshots, metadata) stays. Networks are the network adapter's to
+        remove: stop the sandboxes first where they matter.
+        """
+        await self.detach()
+        process = self._process or self._find()
+        if process is not None:
+            await self._end(process)
+        self._process = None
+        self.answering.clear()
+        await teardown.end_everything(self.state, self.socket, self.instance)
+        for path in (self._record_path, self._record_path.with_suffix(".pid"), self.socket):
+            path.unlink(missing_ok=True)
+
+    # Starting
+
+    def _check(self) -> None:
+        for program, package in ((self._binary, "containerd"), ("runc", "runc")):
+            if shutil.which(program) is None:
+                raise SetupError(f"{program} is not installed: install the package {package}.")
+        if os.geteuid() != 0:
+            raise SetupError("containerd needs root: run askos as root, or give the socket of a running containerd.")
+        # containerd opens a second socket beside the first, with ".ttrpc" at its end.
+        length = len(os.fsencode(self.socket)) + len(".ttrpc")
+        if length > _SOCKET_LIMIT:
+            raise SetupError(
+                f"The data folder's path is {length - _SOCKET_LIMIT} characters too long for unix sockets: "
+                f"choose a shorter one than {self.data}."
+            )
+
+    async def _start(self) -> None:
+        text = await self._make_config()
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        process = self._find()
+        if process is not None:
+            record = self._read_record()
+            same = record is not None and record.process == process and record.config_sha256 == digest
+            if same and await self._answers(process, 20.0):
+                self._process = process
+                self.answering.set()
+                return
+            # Containers live on in their shims; only the daemon itself is replaced.
+            await self._end(process)
+        self._config_path.write_text(text)
+        await self._launch(digest)
+
+    async def _make_config(self) -> str:
+        self.snapshotter = "overlayfs" if await config.carries_overlay(self.root) else "native"
+        return config.render(
+            config.Settings(
+                root=self.root,
+                state=self.state,
+                socket=self.socket,
+                certs=self.data / "certs.d",
+                cni_bin_dir=self._cni[0],
+                cni_conf_dir=self._cni[1],
+                snapshotter=self.snapshotter,
+                restrict_oom_score=not config.may_lower_oom_score(),
+                disable_apparmor=not config.has_apparmor(),
+                enable_selinux=config.has_selinux(),
+            )
+        )
+
+    async def _launch(self, digest: str) -> None:
+        pid_path = self._record_path.with_suffix(".pid")
+        pid_path.unlink(missing_ok=True)
+        self.socket.unlink(missing_ok=True)
+        self._trim_log()
+        log = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            # setsid -f makes it init's child in its own session: it neither dies with us nor is our zombie.
+            launcher = await asyncio.create_subprocess_exec(
+                "setsid", "-f", "sh", "-c", _LAUNCH, "sh", str(pid_path),
+                self._binary, "--config", str(self._config_path),
+                stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, cwd="/",
+            )  # fmt: skip
+            await asyncio.wait_for(launcher.wait(), 30)
+        finally:
+            os.close(log)
+        process = await self._launched(pid_path)
+        if process is None:
+            raise SetupError(f"containerd did not start: {self._last_words()}")
+        _write_atomically(self._record_path, msgspec.json.encode(_Record(process, digest)))
+        if not await self._answers(process, _READY_S):
+            died = not processes.alive(process)
+            if not died:
+                await self._end(process)
+            what = "ended at once" if died else f"did not answer within {_READY_S:.0f} s"
+            raise SetupError(f"containerd {what}: {self._last_words()}")
+        self._process = process
+        self.answering.set()
+
+    async def _launched(self, pid_path: Path) -> Process | None:
+        for _ in range(500):
+            with contextlib.suppress(OSError, ValueError):
+                process = processes.identify(int(pid_path.read_text()))  # noqa: ASYNC240 - a few bytes of /run
+                if process is None:
+                    return None
+                if self._is_ours(process.pid):
+                    return process
+            await asyncio.sleep(0.01)
+        return None
+
+    def _last_words(self) -> str:
+        try:
+            lines = self.log.read_text(errors="replace").strip().splitlines()
+        except OSError:
+            lines = []
+        return f"see {self.log}" + (f"; its last line: {lines[-1][-300:]}" if lines else "")
+
+    # Finding and ending
+
+    def running(self) -> Process | None:
+        """The containerd of this folder that lives now, watched by us or not."""
+        return self._find()
+
+    def _is_ours(self, pid: int) -> bool:
+        arguments = processes.command_line(pid)
+        return len(arguments) >= 3 and arguments[-2:] == ["--config", str(self._config_path)]
+
+    def _read_record(self) -> _Record | None:
+        try:
+            return msgspec.json.decode(self._record_path.read_bytes(), type=_Record)
+        except (OSError, msgspec.DecodeError):
+            return None
+
+    def _find(self) -> Process | None:
+        record = self._read_record()
+        if record is not None and processes.alive(record.process) and self._is_ours(record.process.pid):
+            return record.process
+        # We may have been killed between starting it and writing the record.
+        for process in processes.with_arguments("--config", str(self._config_path)):
+            if self._is_ours(process.pid):
+                return process
+        return None
+
+    async def _answers(self, process: Process, timeout_s: float) -> bool:
+        deadline = time.monotonic() + timeout_s
+        client = Client(self.socket)
+        try:
+            while time.monotonic() < deadline and processes.alive(process):
+                try:
+                    await client.cri("Status", cri.StatusRequest(), 5.0)
+                except RpcError as error:
+                    if error.code == "unimplemented":  # it runs, but could not load its CRI part
+                        return False
+                    await asyncio.sleep(0.03)
+                else:
+                    return True
+            return False
+        finally:
+            await client.close()
+
+    async def _end(self, process: Process) -> None:
+        processes.send(process, signal.SIGTERM)
+        if not await processes.ended(process, 10.0):
+            processes.send(process, signal.SIGKILL)
+            await processes.ended(process, 10.0)
+
+    # Watching
+
+    async def _watch(self) -> None:
+        delay = 0.1
+        while True:
+            assert self._process is not None
+            since = time.monotonic()
+            while not await processes.ended(self._process, 60.0):
+                self._trim_log()
+            self.answering.clear()
+            if time.monotonic() - since > 60:
+                delay = 0.1
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, 30.0)
+            while True:
+                try:
+                    await self._start()
+                    break
+                except (SetupError, OSError, TimeoutError):
+                    await asyncio.sleep(delay)
+                    delay = min(delay * 2, 30.0)
+            self.restarts += 1
+            if self._came_back is not None:
+                await self._came_back()
+
+    def _trim_log(self) -> None:
+        # containerd keeps the file open, so it is copied and cut rather than renamed.
+        with contextlib.suppress(OSError):
+            if self.log.stat().st_size > _LOG_LIMIT:
+                shutil.copyfile(self.log, self.log.with_suffix(".log.1"))
+                os.truncate(self.log, 0)
+
+    def _lock(self) -> None:
+        fd = os.open(self.state / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(fd)
+            raise SetupError(
+                f"Another askos already uses the data folder {self.data}: stop it, or choose another folder."
+            ) from None
+        self._lock_fd = fd
+
+    def _unlock(self) -> None:
+        if self._lock_fd is not None:
+            os.close(self._lock_fd)
+            self._lock_fd = None
+
+
+def _write_atomically(path: Path, data: bytes) -> None:
+    new = path.with_suffix(".new")
+    new.write_bytes(data)
+    new.replace(path)

@@ -1,0 +1,63 @@
+"""Microversions of the Zun API: one header, 1.1 to 1.40.
+
+The boundaries that clients observe (a 406 below or above) stand beside the routes in `table.py`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from askos.api.errors import ApiError
+
+
+class Version(NamedTuple):
+    """A microversion; compares like a pair of numbers."""
+
+    major: int
+    minor: int
+
+    def __str__(self) -> str:
+        return f"{self.major}.{self.minor}"
+
+
+MIN = Version(1, 1)
+MAX = Version(1, 40)
+HEADER = "OpenStack-API-Version"
+
+
+def negotiate(header: str | None) -> Version:
+    """The version to answer with. Raises a 406 for what cannot be served."""
+    if header is None:
+        return MIN
+    for element in header.split(","):
+        service, _, version = element.strip().partition(" ")
+        if service == "container":
+            return _parse(version.strip())
+    raise ApiError(406, "Not Acceptable", detail="Invalid service type for OpenStack-API-Version header")
+
+
+def _parse(text: str) -> Version:
+    if text == "latest":
+        return MAX
+    major, dot, minor = text.partition(".")
+    if not (dot and major.isascii() and major.isdigit() and minor.isascii() and minor.isdigit()):
+        raise ApiError(406, "Not Acceptable", detail="Invalid value for OpenStack-API-Version header")
+    version = Version(int(major[:9]), int(minor[:9]))
+    if not MIN <= version <= MAX:
+        raise ApiError(
+            406,
+            f"Version {text} is not supported by the API. Minimum is {MIN} and maximum is {MAX}.",
+            code="zun.microversion-unsupported",
+            extra={"max_version": str(MAX), "min_version": str(MIN)},
+        )
+    return version
+
+
+def headers(version: Version) -> dict[str, str]:
+    """The headers of every answer below /v1."""
+    return {
+        HEADER: f"container {version}",
+        "OpenStack-API-Minimum-Version": f"container {MIN}",
+        "OpenStack-API-Maximum-Version": f"container {MAX}",
+        "vary": HEADER,
+    }

@@ -1,0 +1,247 @@
+"""The native API below /askos/v1: streaming exec and logs, waiting, images."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import msgspec
+from aiohttp import WSMsgType, web
+
+from askos.api import policy, schemas, state
+from askos.api.containers import Containers, settled, since_us, tail_lines
+from askos.api.core import Request, json_response, read_json
+from askos.api.errors import ApiError, invalid_query
+from askos.model.capsules import Capsule
+from askos.model.errors import AskosError, InvalidError, NotFoundError, UnavailableError
+from askos.model.images import normalise
+from askos.plan import zun_status
+from askos.ports.calls import CallStream, Frame, HostCalls
+from askos.ports.store import Store
+
+PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
+_STDIN, _ERROR, _RESIZE, _CLOSE = 0, 3, 4, 255
+
+WaitForChange = Callable[[str, float], Awaitable[None]]
+"""Waits until something of a capsule (by uuid) may have changed, or for so many seconds."""
+
+
+class Native:
+    """The handlers."""
+
+    def __init__(self, store: Store, calls: HostCalls, containers: Containers, wait: WaitForChange) -> None:
+        self._store = store
+        self._calls = calls
+        self._containers = containers
+        self._wait = wait
+
+    async def _placed(self, request: Request, action: str) -> tuple[Capsule, str]:
+        capsule = await self._containers.find(request)
+        state.check(action, capsule)
+        if capsule.placement.host_uuid is None:
+            raise ApiError(400, "Cannot operate an uncreated container.", code="container.invalid")
+        return capsule, capsule.placement.host_uuid
+
+    # -- exec --------------------------------------------------------------------------------------------------
+
+    async def exec(self, request: Request) -> web.StreamResponse:
+        """A process over a WebSocket, in Kubernetes' channel protocol (v5, v4)."""
+        query = request.query
+        argv = request.raw.query.getall("command", [])
+        if not argv:
+            raise invalid_query("command", "", "a command is required")
+        if request.raw.headers.get("Upgrade", "").lower() != "websocket":
+            raise ApiError(
+                400, "This is a WebSocket endpoint: connect with an Upgrade.", code="container.invalid"
+            )
+        capsule, host = await self._placed(request, "execute")
+        exec_request = {
+            "argv": argv,
+            "tty": schemas.boolean(query.get("tty"), False),
+            "stdin": schemas.boolean(query.get("stdin"), False),
+            "width": int(schemas.number("width", query.get("width", "80"), 1, 10_000)),
+            "height": int(schemas.number("height", query.get("height", "24"), 1, 10_000)),
+        }
+        stream = await self._calls.open(host, "exec", {"capsule": capsule.uuid, "request": exec_request})
+        try:
+            frames = stream.frames()
+            # The first frame says that the process has started; a failure before it is an HTTP error.
+            await anext(frames, None)
+            socket = web.WebSocketResponse(protocols=PROTOCOLS, max_msg_size=4 << 20, heartbeat=30.0)
+            await socket.prepare(request.raw)
+            feeder = asyncio.create_task(_feed(socket, stream))
+            try:
+                await _drain(socket, stream, frames)
+            finally:
+                feeder.cancel()
+                with contextlib.suppress(asyncio.CancelledError, Exception):
+                    await feeder
+            await socket.close()
+            return socket
+        finally:
+            await stream.close()
+
+    # -- logs and waiting --------------------------------------------------------------------------------------
+
+    async def logs(self, request: Request) -> web.StreamResponse:
+        """The log as a stream; with follow until the container has ended."""
+        capsule, host = await self._placed(request, "logs")
+        query = request.query
+        framed = schemas.boolean(query.get("streams"), False)
+        arguments = {
+            "capsule": capsule.uuid,
+            "stdout": schemas.boolean(query.get("stdout"), True),
+            "stderr": schemas.boolean(query.get("stderr"), True),
+            "timestamps": schemas.boolean(query.get("timestamps"), False),
+            "tail": tail_lines(query.get("tail")),
+            "since_us": since_us(query.get("since")),
+            "follow": schemas.boolean(query.get("follow"), False),
+        }
+        stream = await self._calls.open(host, "logs", arguments)
+        response = web.StreamResponse(headers={"X-Openstack-Request-Id": request.request_id})
+        response.content_type = "application/octet-stream" if framed else "text/plain"
+        try:
+            await response.prepare(request.raw)
+            async for frame in stream.frames():
+                if frame.data:
+                    head = struct.pack(">BI", frame.channel, len(frame.data)) if framed else b""
+                    await response.write(head + frame.data)
+            await response.write_eof()
+        except AskosError:
+            # The status line is out; cutting the connection tells that the log is not whole.
+            if request.raw.transport is not None:
+                request.raw.transport.abort()
+        finally:
+            await stream.close()
+        return response
+
+    async def wait(self, request: Request) -> web.Response:
+        """Long poll until the container does not change by itself any more."""
+        timeout_s = schemas.number("timeout", request.query.get("timeout", "30"), 0, 300)
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        uuid = (await self._containers.find(request)).uuid
+        request.arguments["ident"] = uuid
+        while True:
+            capsule = await self._containers.find(request)
+            if settled(capsule):
+                view = zun_status.view(capsule.wish, capsule.placement, capsule.report)
+                codes = [c.exit_code for c in capsule.report.containers]
+                body = {"status": view.status, "status_reason": view.status_reason}
+                return json_response({**body, "exit_code": codes[0] if codes else None})
+            left = deadline - asyncio.get_running_loop().time()
+            if left <= 0:
+                return web.Response(status=204)
+            await self._wait(uuid, min(left, 1.0))
+
+    # -- images ------------------------------------------------------------------------------------------------
+
+    async def _image_host(self) -> str:
+        """The host whose images are meant. With several hosts, the first by name that is connected."""
+        hosts = sorted((h for h in await self._store.hosts() if h.connected), key=lambda h: h.facts.hostname)
+        if not hosts:
+            raise UnavailableError("No host is connected now. Try again in a moment.")
+        return hosts[0].facts.uuid
+
+    async def images(self, request: Request) -> web.Response:
+        """GET the images on the host."""
+        policy.enforce(request.caller, "image:get_all")
+        found = await self._calls.call(await self._image_host(), "images", {}, 30.0)
+        return json_response({"images": found})
+
+    async def image_pull(self, request: Request) -> web.StreamResponse:
+        """POST: pull, with progress as NDJSON lines."""
+        policy.enforce(request.caller, "image:pull")
+        body = await read_json(request.raw)
+        ref = body.get("ref") if isinstance(body, dict) else None
+        if not isinstance(ref, str):
+            raise InvalidError('Cannot pull: the body must be {"ref": "<image>"}.')
+        stream = await self._calls.open(await self._image_host(), "image_pull", {"ref": normalise(ref)})
+        response = web.StreamResponse(headers={"X-Openstack-Request-Id": request.request_id})
+        response.content_type = "application/x-ndjson"
+        try:
+            await response.prepare(request.raw)
+            try:
+                async for frame in stream.frames():
+                    await _line(response, {"status": "pulling", **(frame.control or {})})
+                await _line(response, {"status": "done", "image": stream.result})
+            except AskosError as error:
+                await _line(response, {"status": "error", "message": error.message})
+            await response.write_eof()
+        finally:
+            await stream.close()
+        return response
+
+    async def image_import(self, request: Request) -> web.Response:
+        """POST: import the tar archive that is the body."""
+        policy.enforce(request.caller, "image:pull")
+        ref = request.query.get("ref")
+        arguments = {"ref": normalise(ref) if ref else None}
+        stream = await self._calls.open(await self._image_host(), "image_import", arguments)
+        try:
+            async for chunk in request.raw.content.iter_chunked(256 * 1024):
+                await stream.send(Frame(0, chunk))
+            await stream.send(Frame(0, b"", eof=True))
+            async for _frame in stream.frames():
+                pass
+            return json_response({"refs": stream.result})
+        finally:
+            await stream.close()
+
+    async def image_remove(self, request: Request) -> web.Response:
+        """DELETE ?ref=."""
+        policy.enforce(request.caller, "image:delete")
+        ref = request.query.get("ref")
+        if not ref:
+            raise NotFoundError("Which image? Give ?ref=.", "image-not-found")
+        await self._calls.call(await self._image_host(), "image_remove", {"ref": ref}, 60.0)
+        return web.Response(status=204)
+
+
+async def _line(response: web.StreamResponse, value: dict[str, Any]) -> None:
+    await response.write(msgspec.json.encode(value) + b"\n")
+
+
+async def _feed(socket: web.WebSocketResponse, stream: CallStream) -> None:
+    """From the client to the process."""
+    async for message in socket:
+        if message.type is not WSMsgType.BINARY or not message.data:
+            continue
+        channel, data = message.data[0], message.data[1:]
+        if channel == _STDIN:
+            await stream.send(Frame(0, data))
+        elif channel == _CLOSE and data[:1] == b"\x00":
+            await stream.send(Frame(0, b"", eof=True))
+        elif channel == _RESIZE:
+            with contextlib.suppress(msgspec.DecodeError, KeyError, TypeError, ValueError):
+                size = msgspec.json.decode(data)
+                await stream.send(Frame(control={"resize": [int(size["Width"]), int(size["Height"])]}))
+    # The client has gone: so does the process.
+    await stream.close()
+
+
+async def _drain(socket: web.WebSocketResponse, stream: CallStream, frames: AsyncIterator[Frame]) -> None:
+    """From the process to the client, and how it ended."""
+    try:
+        async for frame in frames:
+            if frame.data:
+                await socket.send_bytes(bytes([frame.channel]) + frame.data)
+        code = int(stream.result["exit_code"])
+        status: dict[str, Any] = {"metadata": {}, "status": "Success"}
+        if code:
+            cause = {"reason": "ExitCode", "message": str(code)}
+            status = {
+                "metadata": {},
+                "status": "Failure",
+                "reason": "NonZeroExitCode",
+                "message": f"command terminated with non-zero exit code: exit status {code}",
+                "details": {"causes": [cause]},
+            }
+    except AskosError as error:
+        status = {"metadata": {}, "status": "Failure", "reason": "InternalError", "message": error.message}
+    except ConnectionResetError:
+        return
+    with contextlib.suppress(ConnectionResetError):
+        await socket.send_bytes(bytes([_ERROR]) + msgspec.json.encode(status))

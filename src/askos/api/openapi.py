@@ -1,0 +1,179 @@
+"""The OpenAPI document, made from the route table, so that it cannot tell another story than the code."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from askos.api.core import PARAMETER_BODY, Route
+from askos.api.microversion import HEADER, MAX
+
+_NULLABLE_STRING = {"type": ["string", "null"]}
+
+_CONTAINER_PROPERTIES: dict[str, Any] = {
+    "uuid": {"type": "string", "format": "uuid"},
+    "name": {"type": "string"},
+    "project_id": {"type": "string"},
+    "user_id": {"type": "string"},
+    "image": {"type": "string"},
+    "command": {"type": ["array", "null"], "items": {"type": "string"}},
+    "entrypoint": {"type": ["array", "null"], "items": {"type": "string"}},
+    "cpu": {"type": "number", "description": "CPU shares; 1.0 is 1024"},
+    "cpu_policy": {"type": "string"},
+    "memory": {"type": "string", "description": "MiB"},
+    "disk": {"type": "integer", "description": "GiB"},
+    "status": {
+        "type": "string",
+        "enum": ["Creating", "Created", "Running", "Stopped", "Restarting", "Error", "Unknown", "Deleting"],
+    },
+    "status_reason": _NULLABLE_STRING,
+    "status_detail": _NULLABLE_STRING,
+    "task_state": _NULLABLE_STRING,
+    "environment": {"type": "object", "additionalProperties": {"type": "string"}},
+    "labels": {"type": "object", "additionalProperties": {"type": "string"}},
+    "workdir": _NULLABLE_STRING,
+    "hostname": _NULLABLE_STRING,
+    "ports": {"type": "array", "items": {"type": "integer"}},
+    "addresses": {"type": "object"},
+    "restart_policy": {"type": "object"},
+    "interactive": {"type": "boolean"},
+    "tty": {"type": "boolean"},
+    "auto_remove": {"type": "boolean"},
+    "auto_heal": {"type": "boolean"},
+    "image_driver": {"type": "string"},
+    "security_groups": {"type": "array", "items": {"type": "string"}},
+    "healthcheck": {"type": "object"},
+    "registry_id": _NULLABLE_STRING,
+    "created_at": _NULLABLE_STRING,
+    "updated_at": _NULLABLE_STRING,
+}
+_ADMIN_PROPERTIES: dict[str, Any] = {
+    "links": {"type": "array", "items": {"type": "object"}},
+    "host": _NULLABLE_STRING,
+    "image_pull_policy": _NULLABLE_STRING,
+    "privileged": {"type": "boolean"},
+    "runtime": _NULLABLE_STRING,
+}
+
+_SCHEMAS: dict[str, Any] = {
+    "Container": {
+        "type": "object",
+        "properties": {**_CONTAINER_PROPERTIES, **_ADMIN_PROPERTIES},
+        "required": sorted(_CONTAINER_PROPERTIES),
+    },
+    "Containers": {
+        "type": "object",
+        "properties": {
+            "containers": {"type": "array", "items": {"$ref": "#/components/schemas/Container"}},
+            "next": _NULLABLE_STRING,
+        },
+        "required": ["containers", "next"],
+    },
+    "Executed": {
+        "type": "object",
+        "properties": {
+            "output": _NULLABLE_STRING,
+            "exit_code": {"type": ["integer", "null"]},
+            "exec_id": _NULLABLE_STRING,
+            "proxy_url": _NULLABLE_STRING,
+        },
+        "required": ["output", "exit_code", "exec_id", "proxy_url"],
+    },
+    "Waited": {
+        "type": "object",
+        "properties": {
+            "status": {"type": "string"},
+            "status_reason": _NULLABLE_STRING,
+            "exit_code": {"type": ["integer", "null"]},
+        },
+        "required": ["status", "status_reason", "exit_code"],
+    },
+    "Images": {"type": "object", "properties": {"images": {"type": "array", "items": {"type": "object"}}}},
+    "References": {"type": "object", "properties": {"refs": {"type": "array", "items": {"type": "string"}}}},
+    "Versions": {"type": "object", "required": ["versions"]},
+    "Version": {"type": "object", "required": ["id", "links"]},
+    "Health": {"type": "object", "required": ["reasons"]},
+    "Text": {"type": "string"},
+    "Null": {"type": "null"},
+    "Errors": {
+        "type": "object",
+        "properties": {
+            "errors": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "properties": {
+                        "request_id": {"type": "string"},
+                        "code": {"type": "string"},
+                        "status": {"type": "integer"},
+                        "title": {"type": "string"},
+                        "detail": {"type": "string"},
+                        "links": {"type": "array"},
+                    },
+                    "required": ["code", "status", "title", "detail"],
+                },
+            },
+            "error": {"type": "object", "description": "Keystone's form, of a 401"},
+        },
+    },
+}
+
+
+def document(routes: list[Route], version: str) -> dict[str, Any]:
+    """The document for a route table."""
+    paths: dict[str, dict[str, Any]] = {}
+    for route in routes:
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Askos",
+            "version": version,
+            "description": "The API of OpenStack Zun (v1, microversions 1.1 to 1.40) and Askos' native API.",
+        },
+        "paths": paths,
+        "components": {
+            "schemas": _SCHEMAS,
+            "securitySchemes": {"token": {"type": "apiKey", "in": "header", "name": "X-Auth-Token"}},
+        },
+    }
+
+
+def _operation(route: Route) -> dict[str, Any]:
+    success: dict[str, Any] = {"description": "Success"}
+    if route.answer is not None:
+        schema = {"$ref": f"#/components/schemas/{route.answer}"}
+        success["content"] = {"application/json": {"schema": schema}}
+    problem = {
+        "description": "Refused; the body says why",
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Errors"}}},
+    }
+    operation: dict[str, Any] = {
+        "summary": route.summary,
+        "operationId": re.sub(r"\W+", "_", f"{route.method.lower()}{route.path}").strip("_"),
+        "parameters": _parameters(route),
+        "responses": {str(route.success): success, "4XX": problem},
+        "security": [] if route.public else [{"token": []}],
+    }
+    if callable(route.body):
+        body = {"application/json": {"schema": route.body(MAX)}}
+        operation["requestBody"] = {"required": True, "content": body}
+    elif route.body == PARAMETER_BODY and route.query and route.query["properties"]:
+        operation["requestBody"] = {
+            "required": False,
+            "content": {"application/json": {"schema": {**route.query, "additionalProperties": True}}},
+        }
+    return operation
+
+
+def _parameters(route: Route) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        for name in re.findall(r"\{(\w+)\}", route.path)
+    ]
+    for name, schema in (route.query or {}).get("properties", {}).items():
+        found.append({"name": name, "in": "query", "required": False, "schema": schema})
+    if route.path.startswith("/v1"):
+        example = f"container {MAX}"
+        found.append({"name": HEADER, "in": "header", "schema": {"type": "string", "examples": [example]}})
+    return found

@@ -1,0 +1,155 @@
+"""A container as Zun clients see it, section by section of its representation.
+
+Lists are assembled from pre-rendered pieces: rendering is cached by (uuid, revision), and only `status_detail`, which
+changes with time, is filled in at each read.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from askos.model.capsules import Capsule, ContainerReport, ContainerSpec
+from askos.plan import zun_status
+
+_DETAIL = b'"\x01detail\x01"'.replace(b"\x01", b"\\u0001")
+"""Stands in a rendered piece where status_detail goes; no user string can contain it unescaped and quoted so."""
+
+
+def time_text(us: int | None, *, fraction: bool = False) -> str | None:
+    """Zun's time format: UTC, a space, no zone. gophercloud cannot parse a "T" here."""
+    if us is None:
+        return None
+    shown = datetime.fromtimestamp(us / 1e6, UTC)
+    return shown.strftime("%Y-%m-%d %H:%M:%S.%f" if fraction else "%Y-%m-%d %H:%M:%S")
+
+
+def links(host_url: str, uuid: str) -> list[dict[str, str]]:
+    """The two links of a container."""
+    return [
+        {"href": f"{host_url}/v1/containers/{uuid}", "rel": "self"},
+        {"href": f"{host_url}/containers/{uuid}", "rel": "bookmark"},
+    ]
+
+
+def addresses(capsule: Capsule) -> dict[str, list[dict[str, Any]]]:
+    """Addresses by network."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for port, network in zip(capsule.ports, capsule.networks, strict=True):
+        found.setdefault(network.uuid, []).append(
+            {
+                "addr": port.address,
+                "version": 4,
+                "port": port.uuid,
+                "subnet_id": network.subnet_uuid,
+                "preserve_on_delete": False,
+            }
+        )
+    return found
+
+
+def _restart_policy(capsule: Capsule) -> dict[str, str]:
+    policy = capsule.spec.restart_policy
+    if policy.name == "no":
+        return {}
+    return {"Name": policy.name, "MaximumRetryCount": str(policy.max_retries)}
+
+
+def _command(spec: ContainerSpec, report: ContainerReport | None) -> tuple[list[str], list[str] | None]:
+    """Effective command and entrypoint: the image's fill in once it is known."""
+    command, entrypoint = spec.command, spec.entrypoint
+    if report is not None:
+        command = report.command if command is None else command
+        entrypoint = report.entrypoint if entrypoint is None else entrypoint
+    return command or [], entrypoint
+
+
+def container(capsule: Capsule, now_us: int, *, admin: bool, host_name: str | None) -> dict[str, Any]:
+    """The representation without links. Admin-only keys are absent for others, not null."""
+    spec = capsule.spec.containers[0]
+    report = capsule.report.containers[0] if capsule.report.containers else None
+    view = zun_status.view(capsule.wish, capsule.placement, capsule.report)
+    command, entrypoint = _command(spec, report)
+    shown: dict[str, Any] = {
+        "uuid": capsule.uuid,
+        "name": capsule.name,
+        "project_id": capsule.project_id,
+        "user_id": capsule.user_id,
+        "image": spec.image,
+        "command": command,
+        "entrypoint": entrypoint,
+        "cpu": spec.cpu,
+        "cpu_policy": "shared",
+        "memory": str(spec.memory_mib),
+        "disk": 0,
+        "status": view.status,
+        "status_reason": view.status_reason,
+        "status_detail": zun_status.status_detail(view.status, report, now_us),
+        "task_state": view.task_state,
+        "environment": spec.environment,
+        "labels": capsule.spec.labels,
+        "workdir": spec.workdir,
+        "hostname": capsule.spec.hostname or capsule.report.hostname,
+        "ports": [],
+        "addresses": addresses(capsule),
+        "restart_policy": _restart_policy(capsule),
+        "interactive": spec.interactive,
+        "tty": spec.tty,
+        "auto_remove": capsule.spec.auto_remove,
+        "auto_heal": False,
+        "image_driver": "docker",
+        "security_groups": [],
+        "healthcheck": {},
+        "registry_id": None,
+        "created_at": time_text(capsule.created_us),
+        "updated_at": time_text(capsule.updated_us),
+    }
+    if admin:
+        shown["host"] = host_name
+        shown["image_pull_policy"] = spec.image_pull_policy
+        shown["privileged"] = False
+        shown["runtime"] = None
+    return shown
+
+
+class Rendered:
+    """Rendered list items by (uuid, revision, admin), least recently used thrown away first."""
+
+    def __init__(self, limit: int = 20_000) -> None:
+        self._pieces: OrderedDict[tuple[str, bool], tuple[int, bytes, bytes, str, ContainerReport | None]]
+        self._pieces = OrderedDict()
+        self._limit = limit
+
+    def missing(self, page: list[tuple[str, int]], *, admin: bool) -> list[str]:
+        """The uuids of a page whose present revision is not rendered."""
+        wanted = []
+        for uuid, revision in page:
+            piece = self._pieces.get((uuid, admin))
+            if piece is None or piece[0] != revision:
+                wanted.append(uuid)
+        return wanted
+
+    def put(self, capsule: Capsule, *, admin: bool, host_name: str | None) -> None:
+        """Render one."""
+        shown = container(capsule, 0, admin=admin, host_name=host_name)
+        report = capsule.report.containers[0] if capsule.report.containers else None
+        shown["status_detail"] = "\x01detail\x01"
+        head, tail = msgspec.json.encode(shown).split(_DETAIL, 1)
+        key = (capsule.uuid, admin)
+        self._pieces[key] = (capsule.revision, head, tail, shown["status"], report)
+        self._pieces.move_to_end(key)
+        while len(self._pieces) > self._limit:
+            self._pieces.popitem(last=False)
+
+    def join(self, page: list[tuple[str, int]], now_us: int, *, admin: bool) -> bytes:
+        """The items of a page as a JSON list. What vanished meanwhile is left out."""
+        items = []
+        for uuid, _revision in page:
+            piece = self._pieces.get((uuid, admin))
+            if piece is not None:
+                detail = msgspec.json.encode(zun_status.status_detail(piece[3], piece[4], now_us))
+                items.append(piece[1] + detail + piece[2])
+        return b"[" + b",".join(items) + b"]"

@@ -1,0 +1,242 @@
+"""JSON schemas of bodies and queries, and the checks that use them.
+
+Messages follow Zun's: "Invalid input for field '<f>'.Value: '<v>'. <why>".
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import ValidationError
+
+from askos.api.errors import ApiError, invalid_field, invalid_query
+from askos.api.microversion import Version
+
+Schema = dict[str, Any]
+
+TRUE = ("True", "TRUE", "true", "1", "ON", "On", "on", "YES", "Yes", "yes")
+FALSE = ("False", "FALSE", "false", "0", "OFF", "Off", "off", "NO", "No", "no")
+BOOLEAN: Schema = {"enum": [True, *TRUE, False, *FALSE], "type": ["boolean", "string"]}
+_WORD: Schema = {"type": ["boolean", "string"], "enum": [True, "True", "true", False, "False", "false"]}
+_TEXT: Schema = {"type": "string", "pattern": "^[^\\x00]*$"}
+_STRINGS: Schema = {"type": ["array", "null"], "items": _TEXT, "maxItems": 4096}
+NAME = r"^[a-zA-Z0-9][a-zA-Z0-9_.-]+$"
+
+MAX_CPU = 16.0
+MAX_MEMORY_MIB = 8192
+
+_COMMON: dict[str, Schema] = {
+    "image": {"type": "string", "minLength": 2, "maxLength": 255},
+    "name": {"type": ["string", "null"], "minLength": 2, "maxLength": 255, "pattern": NAME},
+    "cpu": {
+        "type": ["number", "string", "null"],
+        "pattern": r"^[0-9]*(\.([0-9]+))?$",
+        "minLength": 1,
+        "maxLength": 16,
+        "minimum": 0.1,
+        "maximum": MAX_CPU,
+    },
+    "cpu_policy": {"type": "string", "enum": ["dedicated", "shared"]},
+    "memory": {
+        "type": ["string", "integer", "null"],
+        "minimum": 4,
+        "maximum": MAX_MEMORY_MIB,
+        "pattern": "^[0-9]+$",
+        "maxLength": 9,
+    },
+    "disk": {
+        "type": ["string", "integer", "null"],
+        "minimum": 1,
+        "maximum": 160,
+        "pattern": "^[0-9]+$",
+        "maxLength": 9,
+    },
+    "workdir": {"type": ["string", "null"], "maxLength": 4096, "pattern": "^[^\\x00]*$"},
+    "environment": {
+        "type": ["object", "null"],
+        "additionalProperties": _TEXT,
+        "propertyNames": {"pattern": "^[^=\\x00]+$"},
+    },
+    "labels": {"type": ["object", "null"]},
+    "image_pull_policy": {
+        "type": ["string", "null"],
+        "enum": ["never", "always", "ifnotpresent", "Never", "Always", "IfNotPresent", None],
+    },
+    "image_driver": {"type": ["string", "null"], "enum": ["glance", "docker", None, "None"]},
+    "restart_policy": {
+        "type": ["object", "null"],
+        "properties": {
+            "Name": {"type": "string", "enum": ["no", "always", "on-failure", "unless-stopped"]},
+            "MaximumRetryCount": {
+                "type": ["integer", "string", "null"],
+                "minimum": 0,
+                "maximum": 2**31 - 1,
+                "pattern": "^[0-9]+$",
+                "maxLength": 9,
+            },
+        },
+        "additionalProperties": False,
+        "required": ["Name"],
+    },
+    "interactive": _WORD,
+    "tty": _WORD,
+    "security_groups": {
+        "type": ["array", "null"],
+        "items": {"type": "string", "minLength": 1, "maxLength": 255},
+    },
+    "nets": {
+        "type": ["array", "null"],
+        "items": {
+            "type": "object",
+            "properties": {
+                "network": {"type": "string", "minLength": 1, "maxLength": 255},
+                "port": {"type": "string", "minLength": 1, "maxLength": 255},
+                "v4-fixed-ip": {"type": "string"},
+                "v6-fixed-ip": {"type": "string"},
+            },
+            "additionalProperties": False,
+            "oneOf": [{"required": ["network"]}, {"required": ["port"]}],
+        },
+    },
+    "hints": {"type": ["object", "null"]},
+    "availability_zone": {"type": ["string", "null"], "minLength": 1, "maxLength": 255},
+    "auto_remove": {"type": ["boolean", "string", "null"], "enum": [*_WORD["enum"], None]},
+    "runtime": {"type": ["string", "null"]},
+    "hostname": {"type": ["string", "null"], "minLength": 1, "maxLength": 63, "pattern": "^[a-zA-Z0-9-._]*$"},
+    "mounts": {"type": ["array", "null"], "items": {"type": "object"}},
+    "privileged": _WORD,
+    "healthcheck": {"type": ["object", "null"]},
+    "exposed_ports": {"type": ["object", "null"]},
+    "auto_heal": _WORD,
+    "registry": {"type": ["string", "null"], "minLength": 2, "maxLength": 255},
+}
+
+CREATE_SINCE: dict[str, Version] = {
+    "auto_remove": Version(1, 3),
+    "runtime": Version(1, 5),
+    "hostname": Version(1, 9),
+    "mounts": Version(1, 11),
+    "privileged": Version(1, 21),
+    "healthcheck": Version(1, 22),
+    "exposed_ports": Version(1, 24),
+    "registry": Version(1, 31),
+}
+"""Fields that answer 400 invalid-param-in-version below their version."""
+
+
+@cache
+def create(version: Version) -> Schema:
+    """The body of a create; three fields depend on the version."""
+    properties: dict[str, Schema] = dict(_COMMON)
+    if version >= (1, 20):
+        properties["command"] = _STRINGS
+    else:
+        properties["command"] = {"type": ["string", "null"], "maxLength": 65536}
+    if version >= (1, 39):
+        properties["host"] = {"type": ["string", "null"], "minLength": 1, "maxLength": 255}
+    if version >= (1, 40):
+        properties["entrypoint"] = _STRINGS
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": ["image"],
+        "additionalProperties": False,
+    }
+
+
+CREATE_QUERY: Schema = {"type": "object", "properties": {"run": BOOLEAN}, "additionalProperties": False}
+TIMEOUT_QUERY: Schema = {
+    "type": "object",
+    "properties": {"timeout": {"type": ["string", "integer"], "pattern": "^[0-9]*$", "maxLength": 9}},
+    "additionalProperties": False,
+}
+KILL_QUERY: Schema = {
+    "type": "object",
+    "properties": {"signal": {"type": ["string", "integer"], "maxLength": 32}},
+    "additionalProperties": False,
+}
+EMPTY_QUERY: Schema = {"type": "object", "properties": {}, "additionalProperties": False}
+DELETE_QUERY: Schema = {
+    "type": "object",
+    "properties": {"force": BOOLEAN, "stop": BOOLEAN, "all_projects": BOOLEAN},
+    "additionalProperties": False,
+}
+LOGS_QUERY: Schema = {
+    "type": "object",
+    "properties": {
+        "stdout": BOOLEAN,
+        "stderr": BOOLEAN,
+        "timestamps": BOOLEAN,
+        "tail": {"type": ["string", "integer"]},
+        "since": {
+            "type": ["string", "integer"],
+            "pattern": r"^[0-9]*$|^[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2},[0-9]{1,3}$",
+            "maxLength": 32,
+        },
+    },
+    "additionalProperties": False,
+}
+EXECUTE_QUERY: Schema = {
+    "type": "object",
+    "properties": {
+        "command": {"type": "string", "minLength": 1, "maxLength": 65536},
+        "run": _WORD,
+        "interactive": _WORD,
+    },
+    "additionalProperties": False,
+}
+
+_validators: dict[int, Draft202012Validator] = {}
+
+
+def _first_error(schema: Schema, value: object) -> ValidationError | None:
+    validator = _validators.get(id(schema))
+    if validator is None:
+        validator = _validators[id(schema)] = Draft202012Validator(schema)
+    found: ValidationError | None = next(validator.iter_errors(value), None)
+    return found
+
+
+def _reason(error: ValidationError) -> str:
+    return error.message if len(error.message) < 400 else error.message[:400] + "..."
+
+
+def check_body(schema: Schema, body: object) -> None:
+    """Raises a 400 that names the field."""
+    error = _first_error(schema, body)
+    if error is None:
+        return
+    if error.absolute_path:
+        raise invalid_field(str(error.absolute_path[-1]), error.instance, _reason(error))
+    raise ApiError(400, _reason(error), code="container.schema-validation-error")
+
+
+def check_query(schema: Schema, query: dict[str, Any]) -> None:
+    """Raises a 400 that names the parameter."""
+    error = _first_error(schema, query)
+    if error is None:
+        return
+    if error.absolute_path:
+        raise invalid_query(str(error.absolute_path[-1]), error.instance, _reason(error))
+    raise ApiError(400, _reason(error), code="container.schema-validation-error")
+
+
+def boolean(value: object, default: bool) -> bool:
+    """A boolean word that has passed its schema."""
+    if value is None:
+        return default
+    return value is True or value in TRUE
+
+
+def number(field: str, value: object, minimum: float, maximum: float) -> float:
+    """A number that may come as a string; JSON schema bounds do not look into strings."""
+    try:
+        found = float(str(value))
+    except ValueError:
+        raise invalid_field(field, value, f"{value!r} is not a number") from None
+    if not minimum <= found <= maximum:
+        why = "less than the minimum of" if found < minimum else "greater than the maximum of"
+        raise invalid_field(field, value, f"{value} is {why} {minimum if found < minimum else maximum}")
+    return found

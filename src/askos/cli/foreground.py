@@ -1,0 +1,137 @@
+"""A container in the foreground: its output here, our signals there, its exit code as ours."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from types import FrameType
+
+from askos.cli import base, terminal
+from askos.client.containers import Container, Containers
+from askos.client.errors import ConnectionBrokenError, NoAnswerError
+from askos.client.native import STDERR, Ended, Native
+from askos.model.errors import AskosError
+
+REJOIN_WITHIN_S = 30.0
+"""How long a server may be away before the container is left alone."""
+
+
+class Detached(BaseException):
+    """A second Ctrl-C: leave the container running."""
+
+
+def until_end(containers: Containers, container: Container, *, attached: bool, remove: bool) -> int:
+    """Show the container's output until it ends; returns its exit code, or 130 if left running."""
+    native, uuid, name = base.native(containers), container["uuid"], container["name"]
+    try:
+        with _forwarded_signals(containers, uuid, raw=attached and sys.stdin.isatty()):
+            if attached:
+                _attach(native, container)
+            else:
+                copy_output(native, uuid)
+            ended = native.wait(uuid)
+    except Detached:
+        base.complain(
+            f"{name} is left running. See `askos logs -f {name}`, or stop it with `askos stop {name}`"
+        )
+        return 130
+    if remove:
+        with base.doing(f"remove {name}"):
+            containers.delete(uuid, stop=True)
+    return exit_code(name, ended)
+
+
+def exit_code(name: str, ended: Ended) -> int:
+    """The process's own; 125 with a word about it when there is none."""
+    if ended.exit_code is not None:
+        return ended.exit_code
+    base.complain(f"{name} is {ended.status}: {ended.reason or 'its exit code is not known'}")
+    return 125
+
+
+def copy_output(native: Native, ident: str) -> None:
+    """Copy what a container writes to our own stdout and stderr until it stops.
+
+    When the server goes away meanwhile, it is asked again, and what was already shown is skipped: nothing is
+    lost or doubled by a restart of the server.
+    """
+    shown = {1: 0, 2: 0}
+    deadline = 0.0
+    while True:
+        skip = dict(shown)
+        try:
+            for channel, data in native.logs(ident, follow=True):
+                deadline = 0.0
+                already = min(skip[channel], len(data))
+                skip[channel] -= already
+                if data[already:]:
+                    put(channel, data[already:])
+                    shown[channel] += len(data) - already
+            return
+        except (ConnectionBrokenError, NoAnswerError):
+            deadline = deadline or time.monotonic() + REJOIN_WITHIN_S
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)
+
+
+def put(channel: int, data: bytes) -> None:
+    """Write bytes of a container to the right one of our own outputs, at once."""
+    target = (sys.stderr if channel == STDERR else sys.stdout).buffer
+    target.write(data)
+    target.flush()
+
+
+def _attach(native: Native, container: Container) -> None:
+    from askos.client import remote
+
+    use_tty = bool(container.get("tty")) and sys.stdin.isatty()
+    query = [("stdin", "1"), ("logs", "1")]
+    size = terminal.size if use_tty else None
+    if size is not None:
+        width, height = size()
+        query += [("tty", "1"), ("width", str(width)), ("height", str(height))]
+    with terminal.raw() if use_tty else contextlib.nullcontext():
+        remote.run(
+            native.session,
+            f"/containers/{container['uuid']}/attach",
+            query,
+            remote.Streams(terminal_size=size),
+        )
+
+
+@contextlib.contextmanager
+def _forwarded_signals(containers: Containers, uuid: str, *, raw: bool) -> Iterator[None]:
+    """Ctrl-C and SIGTERM go to the container; a second Ctrl-C raises Detached. In raw mode there are none."""
+    if raw or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    seen = 0
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        nonlocal seen
+        if number == signal.SIGINT:
+            seen += 1
+            if seen > 1:
+                raise Detached
+        name = signal.Signals(number).name
+        # In a thread of its own: the main one is in the middle of reading.
+        threading.Thread(target=_send, args=(containers, uuid, name), daemon=True).start()
+
+    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _send(containers: Containers, uuid: str, name: str) -> None:
+    try:
+        containers.act(uuid, "kill", [("signal", name)])
+    except AskosError as error:
+        base.complain(base.told(f"send {name} to the container", error))

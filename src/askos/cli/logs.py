@@ -1,0 +1,71 @@
+"""`askos logs`."""
+
+from __future__ import annotations
+
+import time
+
+import click
+
+from askos.cli import base, text
+from askos.cli.foreground import put
+from askos.cli.specification import converted
+from askos.client.containers import Containers
+from askos.client.errors import ApiError, ClientError
+from askos.client.native import STDERR, STDOUT
+
+
+def _tail(value: str) -> str:
+    if value != "all" and not value.isdecimal():
+        raise ValueError(f"{value!r} is not a number of lines. Write a number or 'all'")
+    return value
+
+
+@click.command(cls=base.Command, examples=["askos logs -f --tail 20 web", "askos logs --since 10m -t web"])
+@click.option("-f", "--follow", is_flag=True, help="Go on until the container stops.")
+@click.option(
+    "-n",
+    "--tail",
+    default="all",
+    metavar="N",
+    callback=converted(_tail),
+    help="Only the last N lines.",
+)
+@click.option("-t", "--timestamps", is_flag=True, help="Put the time in front of each line.")
+@click.option(
+    "--since",
+    metavar="TIME",
+    callback=converted(lambda value: text.parse_since_s(value, time.time())),
+    help="Only what is newer: 10m, 2026-11-21T08:00:00Z, or seconds since 1970.",
+)
+@click.argument("name", shell_complete=base.complete_names)
+def logs(follow: bool, tail: str, timestamps: bool, since: int | None, name: str) -> None:
+    """Print what a container has written.
+
+    What it wrote to standard error goes to standard error here, too.
+    """
+    containers = base.containers()
+    with base.doing(f"read the log of {name}"):
+        try:
+            for channel, data in base.native(containers).logs(
+                name, follow=follow, tail=tail, timestamps=timestamps, since_s=since
+            ):
+                put(channel, data)
+        except ApiError as error:
+            if not error.no_such_route:
+                raise
+            if follow:
+                raise ClientError(
+                    f"cannot follow the log of {name}: this cloud does not offer it. Leave out -f"
+                ) from None
+            _print_zun_logs(containers, name, tail, timestamps, since)
+
+
+def _print_zun_logs(
+    containers: Containers, name: str, tail: str, timestamps: bool, since: int | None
+) -> None:
+    """The same from a Zun without our native API: one call for each stream, so that they are told apart."""
+    for channel, stream in ((STDOUT, "stdout"), (STDERR, "stderr")):
+        query = [(each, str(each == stream).lower()) for each in ("stdout", "stderr")]
+        query += [("tail", tail), ("timestamps", str(timestamps).lower())]
+        query += [("since", str(since))] if since else []
+        put(channel, containers.logs(name, query).encode())

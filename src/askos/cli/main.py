@@ -1,0 +1,135 @@
+"""`askos`: the commands, and the one place where errors become words and exit codes.
+
+0 ok; 1 it did not work; 2 called wrongly; 130 Ctrl-C. `run` and `exec` give the exit code of the process, or
+125 to 127 where docker does.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import click
+
+from askos import __version__
+from askos.cli.base import Globals, Lazy, LazyGroup, complain
+from askos.model.errors import AskosError
+
+_CLI = "askos.cli"
+COMMANDS = {
+    "run": Lazy(f"{_CLI}.create:run", "Create a container from an image and run it."),
+    "ps": Lazy(f"{_CLI}.ps:ps", "List containers."),
+    "show": Lazy(f"{_CLI}.show:show", "Show all about one or more containers."),
+    "logs": Lazy(f"{_CLI}.logs:logs", "Print what a container has written."),
+    "exec": Lazy(f"{_CLI}.exec:exec_", "Run a command in a running container."),
+    "create": Lazy(f"{_CLI}.create:create", "Create a container without starting it."),
+    "start": Lazy(f"{_CLI}.lifecycle:start", "Start containers that do not run."),
+    "stop": Lazy(f"{_CLI}.lifecycle:stop", "Stop running containers."),
+    "restart": Lazy(f"{_CLI}.lifecycle:restart", "Stop containers and start them again."),
+    "kill": Lazy(f"{_CLI}.lifecycle:kill", "Send a signal to running containers."),
+    "rm": Lazy(f"{_CLI}.lifecycle:rm", "Remove containers."),
+    "wait": Lazy(f"{_CLI}.lifecycle:wait", "Wait until containers have stopped; print their exit codes."),
+    "image": Lazy(f"{_CLI}.images:image", "List, import, pull and remove images."),
+    "up": Lazy(f"{_CLI}.serve:up", "Run a whole cloud on this machine."),
+    "down": Lazy(f"{_CLI}.serve:down", "Stop the cloud on this machine."),
+    "server": Lazy(f"{_CLI}.serve:server", "Run the API and control plane."),
+    "agent": Lazy(f"{_CLI}.serve:agent", "Run this machine's containers for a server."),
+    "env": Lazy(f"{_CLI}.env:env", "Print the variables with which other clients reach the cloud."),
+    "version": Lazy(f"{_CLI}.version:version", "Show the versions of client and server."),
+    "completion": Lazy(f"{_CLI}.completion:completion", "Print the completion script for a shell."),
+    "images": Lazy(f"{_CLI}.images:ls", "Same as `image ls`.", hidden=True),
+    "pull": Lazy(f"{_CLI}.images:pull", "Same as `image pull`.", hidden=True),
+    "rmi": Lazy(f"{_CLI}.images:rm", "Same as `image rm`.", hidden=True),
+}
+COMPLETE_VARIABLE = "_ASKOS_COMPLETE"
+HINTS = {
+    "inspect": "Use `askos show -o json`.",
+    "load": "Use `askos image import`.",
+    "attach": "Use `askos logs -f`, or `askos exec -it NAME sh`.",
+    "list": "Use `askos ps`.",
+    "delete": "Use `askos rm`.",
+    "reboot": "Use `askos restart`.",
+    "login": "Use `askos env`.",
+}
+
+
+@click.group(
+    "askos",
+    cls=LazyGroup,
+    lazy=COMMANDS,
+    hints=HINTS,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="`askos COMMAND --help` tells more, with examples.",
+)
+@click.option("--os-cloud", metavar="NAME", help="A cloud of clouds.yaml.  [env: OS_CLOUD]")
+@click.option("--data", metavar="FOLDER", help="The local cloud's folder.  [env: ASKOS_DATA]")
+@click.version_option(__version__, message="askos %(version)s", help="Show the version of this command.")
+@click.pass_context
+def cli(ctx: click.Context, os_cloud: str | None, data: str | None) -> None:
+    """Run a container or a pod with one command, on shared hosts."""
+    ctx.obj = Globals(os_cloud, data)
+
+
+def run(args: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; errors have been told on stderr."""
+    try:
+        try:
+            code = _invoke(args)
+        except SystemExit as ending:
+            code = ending.code if isinstance(ending.code, int) else int(ending.code is not None)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Nobody reads our output any more. Python would complain again when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 141
+    return code
+
+
+def _invoke(args: Sequence[str] | None) -> int:
+    # Not cli.main(): it has its own ideas of broken pipes, of Ctrl-C and of what an error looks like.
+    try:
+        instruction = os.environ.get(COMPLETE_VARIABLE)
+        if instruction:
+            from click.shell_completion import shell_complete
+
+            return shell_complete(cli, {}, "askos", COMPLETE_VARIABLE, instruction)
+        with cli.make_context("askos", list(sys.argv[1:] if args is None else args)) as ctx:
+            result = cli.invoke(ctx)
+            return result if isinstance(result, int) else 0
+    except click.exceptions.Exit as ending:
+        return ending.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return 2
+    except click.UsageError as error:
+        path = error.ctx.command_path if error.ctx else "askos"
+        message = error.format_message().rstrip(".")
+        message = message if message[1:2].isupper() else message[:1].lower() + message[1:]
+        end = "" if message.endswith("?") else "."
+        print(f"{path}: {message}{end} See `{path} --help`.", file=sys.stderr)
+        return 2
+    except click.ClickException as error:
+        complain(error.format_message())
+        return 1
+    except (click.Abort, KeyboardInterrupt):
+        return 130
+    except BrokenPipeError:
+        raise
+    except AskosError as error:
+        complain(error.message)
+        return 1
+    except Exception as error:
+        if os.environ.get("ASKOS_DEBUG"):
+            raise
+        complain(
+            f"cannot go on: {type(error).__name__}: {error}. "
+            "This is a mistake in askos: set ASKOS_DEBUG=1 to see where, and report it"
+        )
+        return 1
+
+
+def main() -> NoReturn:
+    """The console script."""
+    sys.exit(run())

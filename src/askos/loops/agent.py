@@ -1,0 +1,469 @@
+"""The agent: makes this host hold exactly the capsules it was assigned, and reports what it sees.
+
+One worker per capsule, sequential inside a capsule, parallel between them. A worker looks (`Runtime.observe`), asks
+`plan.reconcile.decide`, reports, performs the actions, and looks again; with nothing to do it sleeps until it is
+poked (a new wish, an event of the runtime, a difference found by the relist) or until `Decision.look_us`.
+
+Nothing is kept on disk here: assignments come from the server, the state of things from the runtime. Until the first
+snapshot has come, nothing is touched.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from askos.loops.wake import Bell
+from askos.model.capsules import Assignment, CapsuleReport, Network, Report
+from askos.model.errors import AskosError, NotFoundError, RuntimeFailedError, UnavailableError
+from askos.model.images import normalise
+from askos.plan import backoff, reconcile
+from askos.ports import runtime as rt
+from askos.ports.network import Attachment, HostNetwork, Names
+
+_log = logging.getLogger(__name__)
+
+RELIST_S = 10.0
+"""How often everything is listed, to find what events did not tell."""
+COLLECT_S = 60.0
+"""How often leftovers are looked for."""
+MAX_FAILURES = 6
+"""After so many failures of one wish in a row the capsule is in error."""
+GIVE_UP_US = 15 * 60 * 1_000_000
+"""No wish but a delete is worked on for longer than this without success."""
+
+
+class Worker:
+    """Keeps one capsule as its assignment wants it."""
+
+    def __init__(self, agent: Agent, assignment: Assignment) -> None:
+        self.agent = agent
+        self.assignment = assignment
+        self.bell = Bell()
+        self.report: CapsuleReport | None = None
+        self.gone = False
+        self.seen = reconcile.Observed()
+        self._failures = 0
+        self._trouble: reconcile.Trouble | None = _settled_failure(assignment)
+        self._pulled = 0
+        self._interruptible: asyncio.Task[None] | None = None
+        self.task = asyncio.create_task(self._run(), name=f"capsule {assignment.capsule_uuid}")
+
+    def give(self, assignment: Assignment) -> None:
+        """A new wish (or the same again)."""
+        if assignment.wish.generation != self.assignment.wish.generation:
+            self._failures = 0
+            if self._interruptible is not None:
+                # A pull or a long grace must not hold up the new wish.
+                self._interruptible.cancel()
+        last = self.report.report if self.report is not None else assignment.report
+        self.assignment = msgspec.structs.replace(assignment, report=last)
+        self.bell.ring()
+
+    async def _run(self) -> None:
+        while not self.gone:
+            try:
+                look_us = await self._step()
+            except UnavailableError as error:
+                _log.info("capsule %s has to wait: %s", self.assignment.capsule_uuid, error)
+                await self.bell.wait(1.0)
+                continue
+            except Exception as error:
+                if not isinstance(error, AskosError):
+                    _log.exception("capsule %s: looking failed", self.assignment.capsule_uuid)
+                await self.bell.wait(2.0)
+                continue
+            if look_us == 0:
+                continue
+            now = self.agent.clock()
+            await self.bell.wait(None if look_us is None else max(0.0, (look_us - now) / 1e6))
+        self.agent.done(self)
+
+    async def _step(self) -> int | None:
+        """Look, decide, act. Returns 0 to look again at once, else when to look again at the latest."""
+        a = self.assignment
+        self.seen = await self.agent.observe(a, self._pulled)
+        decision = reconcile.decide(a, self.seen, self._trouble, self.agent.clock())
+        self._tell(a, decision.report, gone=decision.gone)
+        if decision.gone:
+            self.gone = True
+            return 0
+        if not decision.actions:
+            return decision.look_us
+        for action in decision.actions:
+            if self.assignment.wish.generation != a.wish.generation:
+                return 0
+            try:
+                await self._act(a, action)
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                if task is None or task.cancelling():
+                    raise
+                return 0
+            except AskosError as error:
+                self._note(a, action, error)
+                return 0
+        self._failures = 0
+        self._trouble = None if self._trouble is None or not self._trouble.final else self._trouble
+        return 0
+
+    async def _act(self, a: Assignment, action: reconcile.Action) -> None:
+        work = asyncio.ensure_future(self.agent.act(a, action))
+        if isinstance(action, reconcile.PullImage | reconcile.StopContainer):
+            self._interruptible = work
+        try:
+            await work
+        finally:
+            if not work.done():
+                work.cancel()
+            self._interruptible = None
+        if isinstance(action, reconcile.PullImage):
+            self._pulled = a.wish.generation
+
+    def _note(self, a: Assignment, action: reconcile.Action, error: AskosError) -> None:
+        now = self.agent.clock()
+        # A runtime that is away (being restarted) is nobody's fault and does not count.
+        away = isinstance(error, UnavailableError) and not isinstance(action, reconcile.PullImage)
+        self._failures += 0 if away else 1
+        final = isinstance(error, NotFoundError) or (
+            isinstance(error, RuntimeFailedError) and not error.retryable
+        )
+        limit = 3 if isinstance(action, reconcile.PullImage) else MAX_FAILURES
+        if a.wish.state == "deleted":
+            final = False
+        else:
+            final = final or self._failures >= limit or now > a.wish.at_us + GIVE_UP_US
+        _log.info(
+            "capsule %s: %s failed%s: %s",
+            a.capsule_uuid,
+            type(action).__name__,
+            " for good" if final else "",
+            error,
+        )
+        retry_us = now + backoff.retry_delay_us(max(self._failures, 1))
+        self._trouble = reconcile.Trouble(a.wish.generation, str(error), final, retry_us)
+
+    def _tell(self, a: Assignment, report: Report, *, gone: bool) -> None:
+        before = self.report
+        self.report = CapsuleReport(a.capsule_uuid, a.epoch, report, gone)
+        self.assignment = msgspec.structs.replace(self.assignment, report=report)
+        if before is None or gone or _differs(before.report, report):
+            self.agent.send([self.report])
+
+
+def _settled_failure(a: Assignment) -> reconcile.Trouble | None:
+    """What failed for good before the agent was restarted is not tried again without a new wish."""
+    r = a.report
+    if r.state == "error" and r.settled and r.generation == a.wish.generation:
+        return reconcile.Trouble(r.generation, r.reason or "It failed before.", final=True)
+    return None
+
+
+def _differs(old: Report, new: Report) -> bool:
+    return msgspec.structs.replace(old, observed_us=0) != msgspec.structs.replace(new, observed_us=0)
+
+
+class Agent:
+    """All workers of one host; `ports.link.Orders` for the link."""
+
+    def __init__(
+        self,
+        runtime: rt.Runtime,
+        network: HostNetwork,
+        log_root: Path,
+        send: Callable[[list[CapsuleReport]], None],
+        clock: Callable[[], int],
+        *,
+        parallel_starts: int = 4,
+        sweep: Callable[[], Any] | None = None,
+    ) -> None:
+        self.runtime = runtime
+        self.network = network
+        self.log_root = log_root
+        self.send = send
+        self.clock = clock
+        self.workers: dict[str, Worker] = {}
+        self.synced = asyncio.Event()
+        self._starts = asyncio.Semaphore(parallel_starts)
+        self._sweep = sweep
+        self._owners: dict[str, str] = {}
+        self._names = Bell()
+        self._relist = Bell()
+
+    # -- orders ------------------------------------------------------------------------------------------------
+
+    def snapshot(self, assignments: list[Assignment]) -> None:
+        """See `ports.link.Orders`."""
+        wanted = {a.capsule_uuid for a in assignments}
+        self.changed(assignments)
+        self.dropped([uuid for uuid in self.workers if uuid not in wanted])
+        self.synced.set()
+        self._relist.ring()
+
+    def changed(self, assignments: list[Assignment]) -> None:
+        """See `ports.link.Orders`."""
+        for a in assignments:
+            worker = self.workers.get(a.capsule_uuid)
+            if worker is None or worker.gone:
+                self.workers[a.capsule_uuid] = Worker(self, a)
+            else:
+                worker.give(a)
+        self._names.ring()
+
+    def dropped(self, capsule_uuids: list[str]) -> None:
+        """See `ports.link.Orders`. What is still on the host is found by the relist and removed."""
+        for uuid in capsule_uuids:
+            worker = self.workers.pop(uuid, None)
+            if worker is not None:
+                worker.task.cancel()
+        self._names.ring()
+        self._relist.ring()
+
+    def reports(self) -> list[CapsuleReport]:
+        """See `ports.link.Orders`."""
+        return [w.report for w in self.workers.values() if w.report is not None]
+
+    def done(self, worker: Worker) -> None:
+        """A worker has nothing left; it stays known (as gone) until the server drops it."""
+        self._names.ring()
+        _log.debug("capsule %s is gone", worker.assignment.capsule_uuid)
+
+    # -- looking and acting ------------------------------------------------------------------------------------
+
+    async def observe(self, a: Assignment, pulled: int) -> reconcile.Observed:
+        """Everything on this host that belongs to the capsule."""
+        wants_image = a.wish.state in ("created", "running")
+        seen = self.runtime.observe(a.capsule_uuid)
+        if wants_image:
+            (sandboxes, containers), image = await asyncio.gather(
+                seen, self.runtime.image(normalise(a.spec.containers[0].image))
+            )
+        else:
+            (sandboxes, containers), image = await seen, None
+        for thing in (*sandboxes, *containers):
+            self._owners[thing.id] = a.capsule_uuid
+        return reconcile.Observed(
+            sandboxes=[reconcile.Sandbox(s.id, s.attempt, s.ready) for s in sandboxes],
+            containers=[_container(c) for c in containers],
+            image=reconcile.Image(image.id, image.entrypoint, image.command) if image else None,
+            pulled=pulled,
+            logs=(self.log_root / a.capsule_uuid).exists(),
+        )
+
+    async def act(self, a: Assignment, action: reconcile.Action) -> None:
+        """Perform one action."""
+        match action:
+            case reconcile.PullImage(ref):
+                await self.runtime.pull(ref)
+            case reconcile.RunSandbox(attempt):
+                async with self._starts:
+                    await self.runtime.run_sandbox(sandbox_config(a, attempt))
+            case reconcile.CreateContainer():
+                config = container_config(a, action)
+                await self.runtime.create_container(
+                    action.sandbox_id, config, sandbox_config(a, action.sandbox_attempt)
+                )
+            case reconcile.CarryLayer(from_id, to_id):
+                await self.runtime.carry_layer(from_id, to_id)
+            case reconcile.StartContainer(container_id):
+                await self.runtime.start_container(container_id)
+            case reconcile.StopContainer(container_id, timeout_s):
+                await self.runtime.stop_container(container_id, timeout_s)
+            case reconcile.RemoveContainer(container_id):
+                await self.runtime.remove_container(container_id)
+                self._owners.pop(container_id, None)
+            case reconcile.StopSandbox(sandbox_id):
+                await self.runtime.stop_sandbox(sandbox_id)
+            case reconcile.RemoveSandbox(sandbox_id):
+                await self.runtime.remove_sandbox(sandbox_id)
+                self._owners.pop(sandbox_id, None)
+            case reconcile.RemoveLogs():
+                await asyncio.to_thread(shutil.rmtree, self.log_root / a.capsule_uuid, ignore_errors=True)
+
+    # -- standing loops ----------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Run until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._watch_events())
+            group.create_task(self._relist_loop())
+            group.create_task(self._names_loop())
+
+    async def stop_workers(self) -> None:
+        """Stop working; leaves everything on the host as it is."""
+        tasks = [w.task for w in self.workers.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self.workers.clear()
+
+    async def _watch_events(self) -> None:
+        while True:
+            try:
+                async for event in self.runtime.events():
+                    self._poke(self._owners.get(event.container_id))
+            except AskosError as error:
+                _log.debug("no events from the runtime now: %s", error)
+            # Whatever was missed meanwhile is found by listing.
+            self._relist.ring()
+            await asyncio.sleep(0.5)
+
+    def _poke(self, capsule_uuid: str | None) -> None:
+        worker = self.workers.get(capsule_uuid) if capsule_uuid else None
+        if worker is not None:
+            worker.bell.ring()
+
+    async def _relist_loop(self) -> None:
+        await self.synced.wait()
+        collect_at = 0.0
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                sandboxes, containers = await self.runtime.observe()
+                self._poke_changed(sandboxes, containers)
+                await self._remove_strangers(sandboxes, containers)
+                if loop.time() >= collect_at:
+                    collect_at = loop.time() + COLLECT_S
+                    await self._collect()
+            except AskosError as error:
+                _log.info("cannot list what is on this host: %s", error)
+            except Exception:
+                _log.exception("listing what is on this host failed")
+            await self._relist.wait(RELIST_S)
+
+    def _poke_changed(self, sandboxes: list[rt.Sandbox], containers: list[rt.Container]) -> None:
+        states: dict[str, set[tuple[str, str]]] = {}
+        for s in sandboxes:
+            states.setdefault(s.capsule_uuid, set()).add((s.id, str(s.ready)))
+        for c in containers:
+            states.setdefault(c.capsule_uuid, set()).add((c.id, c.state))
+        for uuid, worker in self.workers.items():
+            known = {(s.id, str(s.ready)) for s in worker.seen.sandboxes}
+            known |= {(c.id, c.state) for c in worker.seen.containers}
+            if known != states.get(uuid, set()):
+                worker.bell.ring()
+
+    async def _remove_strangers(self, sandboxes: list[rt.Sandbox], containers: list[rt.Container]) -> None:
+        """Remove what belongs to capsules that are not this host's (any more)."""
+        for c in containers:
+            if c.capsule_uuid not in self.workers:
+                _log.info(
+                    "removing container %s of capsule %s, which is not assigned here", c.id, c.capsule_uuid
+                )
+                await self.runtime.remove_container(c.id)
+        for s in sandboxes:
+            if s.capsule_uuid not in self.workers:
+                _log.info(
+                    "removing sandbox %s of capsule %s, which is not assigned here", s.id, s.capsule_uuid
+                )
+                await self.runtime.stop_sandbox(s.id)
+                await self.runtime.remove_sandbox(s.id)
+
+    async def _collect(self) -> None:
+        if self._sweep is not None:
+            for removed in await self._sweep():
+                _log.info("removed a leftover: %s", removed)
+        live = await self.runtime.observe()
+        await self.network.collect({s.id for s in live[0] if s.ready}, self._networks())
+        for folder in self.log_root.iterdir() if self.log_root.is_dir() else ():
+            if folder.name not in self.workers:
+                await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+
+    # -- names and networks ------------------------------------------------------------------------------------
+
+    def _networks(self) -> list[Network]:
+        found = {n.uuid: n for w in self.workers.values() if not w.gone for n in w.assignment.networks}
+        return list(found.values())
+
+    async def _names_loop(self) -> None:
+        while True:
+            await self._names.wait(None)
+            try:
+                await self.network.set_names(self._all_names())
+            except AskosError as error:
+                _log.warning("names inside networks are not up to date: %s", error)
+            if self.synced.is_set() and not self._networks():
+                # The last capsule has gone, and its bridge goes with it.
+                self._relist.ring()
+
+    def _all_names(self) -> list[Names]:
+        names: dict[str, dict[str, list[str]]] = {n.uuid: {} for n in self._networks()}
+        for worker in self.workers.values():
+            if worker.gone or worker.assignment.wish.state == "deleted":
+                continue
+            a = worker.assignment
+            for port in a.ports:
+                known = names.setdefault(port.network_uuid, {})
+                for name in {a.name.lower(), reconcile.hostname(a).lower()}:
+                    known.setdefault(name, []).append(port.address)
+        return [Names(n, names[n.uuid]) for n in self._networks()]
+
+    async def attachment(self, capsule_uuid: str) -> Attachment | None:
+        """What the CNI plugin asks: the ports of a capsule of this host."""
+        if not self.synced.is_set():
+            try:
+                async with asyncio.timeout(10):
+                    await self.synced.wait()
+            except TimeoutError:
+                return None
+        worker = self.workers.get(capsule_uuid)
+        if worker is None or worker.gone:
+            return None
+        a = worker.assignment
+        return Attachment(capsule_uuid, reconcile.hostname(a), a.ports, a.networks)
+
+
+def sandbox_config(a: Assignment, attempt: int) -> rt.SandboxConfig:
+    """The sandbox of a capsule."""
+    return rt.SandboxConfig(
+        capsule_uuid=a.capsule_uuid,
+        name=a.name,
+        project_id=a.project_id,
+        attempt=attempt,
+        hostname=reconcile.hostname(a),
+        dns_servers=[n.gateway for n in a.networks],
+    )
+
+
+def container_config(a: Assignment, action: reconcile.CreateContainer) -> rt.ContainerConfig:
+    """A container of a capsule."""
+    spec = a.spec.containers[0]
+    return rt.ContainerConfig(
+        capsule_uuid=a.capsule_uuid,
+        name=spec.name,
+        run=action.run,
+        attempt=action.attempt,
+        image_ref=normalise(spec.image),
+        image_id=action.image_id,
+        entrypoint=spec.entrypoint,
+        command=spec.command,
+        environment=spec.environment,
+        workdir=spec.workdir,
+        interactive=spec.interactive,
+        tty=spec.tty,
+        cpu=spec.cpu,
+        memory_bytes=spec.memory_mib << 20,
+    )
+
+
+def _container(c: rt.Container) -> reconcile.Container:
+    return reconcile.Container(
+        id=c.id,
+        sandbox_id=c.sandbox_id,
+        name=c.name,
+        run=c.run,
+        attempt=c.attempt,
+        state=c.state,
+        image_id=c.image_id,
+        exit_code=c.exit_code,
+        reason=c.reason,
+        message=c.message,
+        started_us=c.started_us,
+        finished_us=c.finished_us,
+    )

@@ -1,0 +1,76 @@
+"""Placement: give every capsule without a host the best one that is connected.
+
+While no host is connected at all (a cloud that is starting), capsules wait up to `patience_us` from their last wish
+before they fail: "not enough hosts" must not be the first word of a fresh cloud.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from askos.loops.wake import Bell
+from askos.model.capsules import Capsule
+from askos.model.errors import AskosError
+from askos.plan import placement
+from askos.ports.store import Store
+
+_log = logging.getLogger(__name__)
+
+
+class Waiting(Exception):  # noqa: N818
+    """Rolls a placement back: it is too early to decide."""
+
+
+class PlacementLoop:
+    """Runs until cancelled."""
+
+    def __init__(
+        self,
+        store: Store,
+        ratios: placement.Ratios,
+        clock: Callable[[], int],
+        *,
+        patience_us: int = 30_000_000,
+        orphan_us: int = 60_000_000,
+    ) -> None:
+        self._store = store
+        self._ratios = ratios
+        self._clock = clock
+        self._patience_us = patience_us
+        self._orphan_us = orphan_us
+        self.bell = Bell()
+
+    async def run(self) -> None:
+        """Place whatever is unplaced; again at every ring and every five seconds."""
+        while True:
+            waiting = False
+            try:
+                waiting = await self.once()
+            except AskosError as error:
+                _log.warning("placement could not work: %s", error)
+            except Exception:
+                _log.exception("placement failed; trying again")
+                waiting = True
+            await self.bell.wait(0.5 if waiting else 5.0)
+
+    async def once(self) -> bool:
+        """One pass. True when some capsule has to wait for a host to connect."""
+        waiting = False
+        for uuid in await self._store.unplaced():
+            try:
+                await self._store.place(uuid, self._choose, placement.NO_HOST)
+            except Waiting:
+                waiting = True
+        await self._store.drop_orphans(self._orphan_us)
+        return waiting
+
+    def _choose(self, capsule: Capsule, loads: list[placement.Load]) -> str | None:
+        if (
+            not any(load.host.connected for load in loads)
+            and self._clock() < capsule.wish.at_us + self._patience_us
+        ):
+            raise Waiting
+        containers = capsule.spec.containers
+        cpu = round(sum(c.cpu for c in containers) * 1000)
+        return placement.choose(cpu, sum(c.memory_mib for c in containers), loads, self._ratios)

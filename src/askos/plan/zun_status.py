@@ -1,0 +1,91 @@
+"""What Zun's words say about a capsule: status, status_reason, task_state and status_detail.
+
+Nobody writes these words; they follow from the user's wish, the placement and the agent's report. A request that
+is accepted but not yet fulfilled shows as a task_state; what the agent saw shows as the status.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from askos.model.capsules import CapsuleState, ContainerReport, Placement, Report, Task, Wish
+
+TASK_STATES: dict[Task, str] = {
+    "creating": "container_creating",
+    "starting": "container_starting",
+    "stopping": "container_stopping",
+    "rebooting": "container_rebooting",
+    "killing": "container_killing",
+    "deleting": "container_deleting",
+}
+
+STATUSES: dict[CapsuleState, str] = {
+    "none": "Creating",
+    "created": "Created",
+    "running": "Running",
+    "restarting": "Restarting",
+    "exited": "Stopped",
+    "error": "Error",
+}
+
+
+class View(NamedTuple):
+    """The three derived words."""
+
+    status: str
+    status_reason: str | None
+    task_state: str | None
+
+
+def view(wish: Wish, placement: Placement, report: Report) -> View:
+    """The words for one capsule."""
+    if wish.state == "deleted":
+        return View("Deleting", report.reason, TASK_STATES["deleting"])
+    if placement.failure is not None and placement.host_uuid is None:
+        return View("Error", placement.failure, None)
+    mine = report.generation == wish.generation
+    if mine and report.settled:
+        return View(STATUSES[report.state], report.reason, None)
+    task_state = (report.progress if mine else None) or TASK_STATES[wish.task]
+    reason = report.reason if mine else None
+    if wish.task == "creating":
+        return View("Creating", reason, task_state)
+    if wish.task == "rebooting":
+        return View("Restarting", reason, task_state)
+    if report.state == "error":
+        # On its way out of Error: "Error" now would make waiting clients give up.
+        return View("Created", reason, task_state)
+    return View(STATUSES[report.state], reason, task_state)
+
+
+def is_settled(wish: Wish, placement: Placement, report: Report) -> bool:
+    """Whether nothing will change unless somebody asks or a process ends."""
+    return view(wish, placement, report).task_state is None
+
+
+_UNITS = ((86_400, "days"), (3_600, "hours"), (60, "mins"), (1, "seconds"))
+
+
+def _ago(seconds: int) -> str:
+    for size, word in _UNITS:
+        if seconds >= size:
+            return f"{seconds // size} {word}"
+    return "0 seconds"
+
+
+def status_detail(status: str, container: ContainerReport | None, now_us: int) -> str | None:
+    """Zun's one-line detail, such as "Up 5 mins" or "Exited(0) 8 mins ago "; None when there is nothing to say."""
+    if container is None:
+        return "Created" if status == "Created" else None
+    if status == "Running" and container.started_us is not None:
+        return f"Up {_ago((now_us - container.started_us) // 1_000_000)}"
+    if status == "Restarting":
+        return "Restarting"
+    if (
+        status in ("Stopped", "Error")
+        and container.finished_us is not None
+        and container.exit_code is not None
+    ):
+        ago = _ago((now_us - container.finished_us) // 1_000_000)
+        return f"Exited({container.exit_code}) {ago} ago " + ("(error)" if container.exit_code else "")
+    return "Created" if status == "Created" else None

@@ -1,0 +1,111 @@
+"""The store port: everything the control plane keeps.
+
+Every verb is one transaction, committed when it returns. A verb that takes a function (`change`, `choose`) calls it
+inside the transaction with what is true at that moment; the function must be plain and quick, and what it raises
+rolls everything back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, Protocol
+
+import msgspec
+
+from askos.model.capsules import Assignment, Capsule, CapsuleReport, CapsuleSpec, Wish
+from askos.model.hosts import Host, HostFacts
+from askos.plan.placement import Load
+
+Kind = Literal["container", "capsule"]
+
+
+class NewCapsule(msgspec.Struct, frozen=True):
+    """What a create writes. Its port goes on the project's network, which is made at its first use."""
+
+    uuid: str
+    kind: Kind
+    project_id: str
+    user_id: str
+    name: str
+    spec: CapsuleSpec
+    wish: Wish
+
+
+class Query(msgspec.Struct, frozen=True):
+    """A list request. `project_id` None: of all projects. `filters`: column to value, exact."""
+
+    kind: Kind = "container"
+    project_id: str | None = None
+    filters: dict[str, str | bool] = {}
+    sort_key: str = "id"
+    sort_dir: Literal["asc", "desc"] = "asc"
+    limit: int = 1000
+    marker: str | None = None
+
+
+class Change(msgspec.Struct, frozen=True):
+    """One committed change. `host_uuid`: the host concerned, if any."""
+
+    revision: int
+    kind: str
+    uuid: str
+    deleted: bool
+    host_uuid: str | None = None
+
+
+class Store(Protocol):
+    """See the module's docstring for what all verbs have in common."""
+
+    async def create_capsule(self, new: NewCapsule) -> Capsule:
+        """Write a capsule with a port on its project's network. ConflictError when no address is left."""
+
+    async def capsule(self, ident: str, project_id: str | None, kind: Kind) -> Capsule:
+        """By uuid, else by exact name; within a project, or in all (None). NotFoundError; ConflictError when
+        several have that name."""
+
+    async def capsules(self, query: Query) -> list[Capsule]:
+        """One page. NotFoundError for an unknown marker; InvalidError for an unknown sort key."""
+
+    async def page(self, query: Query) -> list[tuple[str, int]]:
+        """One page as (uuid, revision) pairs: enough to know what a reader has already."""
+
+    async def capsules_by_uuid(self, uuids: list[str]) -> list[Capsule]:
+        """Those that exist, in no particular order."""
+
+    async def wish(self, uuid: str, change: Callable[[Capsule], Wish]) -> Capsule:
+        """Replace the wish by what `change` returns for the present capsule. NotFoundError."""
+
+    async def unplaced(self) -> list[str]:
+        """Uuids of capsules that have a wish but neither a host nor a placement failure."""
+
+    async def place(self, uuid: str, choose: Callable[[Capsule, list[Load]], str | None], failure: str) -> bool:
+        """Give the capsule the host that `choose` returns, with a new epoch; None writes `failure`. False when
+        there was nothing to place any more."""
+
+    async def assignments(self, host_uuid: str) -> list[Assignment]:
+        """Everything that belongs on a host."""
+
+    async def assignments_of(self, host_uuid: str, uuids: list[str]) -> list[Assignment]:
+        """Those of the given capsules that belong on the host."""
+
+    async def apply_reports(self, host_uuid: str, reports: list[CapsuleReport]) -> list[str]:
+        """Write what an agent saw; drops what has an old epoch or another host. Removes capsules that are gone.
+        Returns the uuids that the host should forget."""
+
+    async def register_host(self, facts: HostFacts, availability_zone: str) -> int:
+        """Write a host's facts at the begin of a link; returns the new session number."""
+
+    async def host_seen(self, host_uuid: str, session: int, *, connected: bool) -> None:
+        """Note a heartbeat or the end of a link; ignored from a session that is not the newest."""
+
+    async def hosts(self) -> list[Host]:
+        """All hosts."""
+
+    async def drop_orphans(self, silent_us: int) -> list[str]:
+        """Remove capsules that are to be deleted and whose host has been silent for `silent_us`."""
+
+    async def changes(self, after: int, limit: int = 1000) -> list[Change]:
+        """Committed changes after a revision, oldest first."""
+
+    async def revision(self) -> int:
+        """The newest revision."""

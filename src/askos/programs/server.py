@@ -1,0 +1,163 @@
+"""The server: store, identity, API, placement and the agents' link, in one asyncio program."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import random
+import ssl
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from aiohttp import web
+
+from askos.adapters.identity.service import EmbeddedIdentity
+from askos.adapters.link.server import LinkServer
+from askos.adapters.sql.database import Database
+from askos.adapters.sql.migrate import upgrade
+from askos.adapters.sql.store import SqlStore
+from askos.api.app import Watch, application
+from askos.api.keystone.routes import routes as keystone_routes
+from askos.client import credentials
+from askos.loops.placement import PlacementLoop
+from askos.model.errors import AskosError, SetupError
+from askos.plan.placement import Ratios
+from askos.plan.pools import choose_pool
+from askos.ports.clock import now_us
+from askos.ports.store import Change
+from askos.programs import facts, locks, tls
+from askos.settings import Settings
+
+_log = logging.getLogger(__name__)
+
+ZONE = "nova"
+KEEP_CHANGES = 100_000
+"""Rows of the change log that watchers can resume from."""
+
+
+class Server:
+    """Start it, run it, stop it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._database = Database(settings.database_url)
+        self._watch = Watch()
+        self.store = SqlStore(self._database, on_change=self._changed)
+        self.identity = EmbeddedIdentity(self._database, settings.identity.token_lifetime_s)
+        self.link = LinkServer(self.store, availability_zone=ZONE)
+        ratios = Ratios(settings.host.cpu_allocation_ratio, settings.host.memory_allocation_ratio)
+        self.placement = PlacementLoop(self.store, ratios, now_us)
+        self.link.on_host_change = self.placement.bell.ring
+        self._runner: web.AppRunner | None = None
+        self._lock = locks.Lock(settings.data / "server.lock")
+
+    def _changed(self, change: Change) -> None:
+        self.link.changed(change)
+        self._watch.changed(change.uuid)
+        if change.host_uuid is None and not change.deleted:
+            self.placement.bell.ring()
+
+    async def start(self, step: Callable[[str], None], host_routes: Callable[[], list[str]]) -> None:
+        """Open everything; the API answers when this returns. Raises SetupError in one line."""
+        settings = self._settings
+        self._lock.take("An Askos server")
+        step("opening the database")
+        await upgrade(self._database)
+        pool = await self._pool(host_routes)
+        locks.announce(facts.instance(settings.data), locks.Cloud(str(settings.data), pool))
+        step("preparing identity")
+        await self.identity.bootstrap(settings.paths.admin_password)
+        step("starting the API")
+        socket = settings.link_socket
+        socket.unlink(missing_ok=True)
+        await self.link.start(f"unix:{socket}")
+        socket.chmod(0o600)
+        await self._serve()
+        self._write_credentials()
+
+    async def _pool(self, host_routes: Callable[[], list[str]]) -> str:
+        settings = self._settings
+        instance = facts.instance(settings.data)
+
+        def choose() -> str:
+            if settings.network.pool is not None:
+                return settings.network.pool
+            others = locks.pools_of_others(instance)
+            return choose_pool(host_routes(), others, random.randrange(16))  # noqa: S311 - spreads, hides nothing
+
+        return await self.store.fact("network_pool", choose)
+
+    async def _serve(self) -> None:
+        listen = self._settings.listen
+        app = application(
+            store=self.store,
+            calls=self.link,
+            identity=self.identity,
+            clock=now_us,
+            healthy=self._database.ping,
+            watch=self._watch,
+            zones={ZONE},
+            mounted=keystone_routes(self.identity, public_url=listen.public_url),
+        )
+        context: ssl.SSLContext | None = None
+        if not listen.is_loopback:
+            context = tls.server_context(
+                self._settings.paths, tls.certificate_names(listen, self._settings.host.hostname)
+            )
+        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=2.0)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, listen.address, listen.port, ssl_context=context, reuse_address=True)
+        try:
+            await site.start()
+        except OSError as error:
+            where = f"{listen.address}:{listen.port}"
+            if error.errno == errno.EADDRINUSE:
+                raise SetupError(
+                    f"Cannot listen on {where}: the port is in use. Choose another with --port or ASKOS_PORT."
+                ) from error
+            raise SetupError(f"Cannot listen on {where}: {error.strerror or error}.") from error
+
+    def _write_credentials(self) -> None:
+        """What clients on this machine need. Only while the first password is still in its file."""
+        settings, paths = self._settings, self._settings.paths
+        if not paths.admin_password.exists():
+            return
+        url = settings.listen.url
+        credentials.write_files(
+            settings.data,
+            f"{url}/identity/v3",
+            "admin",
+            paths.admin_password.read_text().strip(),
+            "admin",
+            None if settings.listen.is_loopback else str(paths.cacert),
+            f"{url}/v1",
+        )
+
+    async def run(self) -> None:
+        """The standing loops, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.placement.run())
+            group.create_task(_every(3600, self.identity.purge))
+            group.create_task(_every(600, self._prune))
+
+    async def _prune(self) -> None:
+        await self.store.prune_changes(KEEP_CHANGES)
+
+    async def stop(self) -> None:
+        """Close everything. What was accepted is in the database."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+        await self.link.stop()
+        self.identity.close()
+        await self._database.close()
+        self._settings.link_socket.unlink(missing_ok=True)
+        self._lock.release()
+
+
+async def _every(seconds: float, work: Callable[[], Awaitable[Any]]) -> None:
+    while True:
+        await asyncio.sleep(seconds)
+        with contextlib.suppress(AskosError):
+            await work()

@@ -1,0 +1,617 @@
+"""A cloud for the tests of client and CLI: Keystone's login, Zun's containers, and our native API, over real HTTP.
+
+Bodies have the shape of those recorded from a real Zun. "Containers" are local processes, so that exit codes,
+signals, streams and terminals are real ones. It runs in a thread of its own and listens on loopback only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import pty
+import signal
+import struct
+import threading
+import uuid
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from aiohttp import WSMsgType, web
+
+WORDS = {"unknown:1": "image unknown:1 was not found in any registry"}
+PROGRAMS = {"sh", "cat", "sleep", "echo", "true", "head", "env", "pwd", "stty", "printf"}
+
+
+@dataclass
+class Container:
+    uuid: str
+    body: dict
+    status: str = "Creating"
+    task: str | None = "container_creating"
+    reason: str | None = None
+    exit_code: int | None = None
+    log: list[tuple[int, bytes]] = field(default_factory=list)
+    process: asyncio.subprocess.Process | None = None
+    gone: bool = False
+
+    def view(self, *, listed=False):
+        detail = {"Running": "Up 5 mins", "Created": "Created"}.get(self.status)
+        if self.status == "Stopped":
+            detail = f"Exited({self.exit_code}) 8 mins ago "
+        view = {
+            "uuid": self.uuid,
+            "links": [{"href": f"http://zun.example:9517/v1/containers/{self.uuid}", "rel": "self"}],
+            "name": self.body["name"],
+            "project_id": "p" * 32,
+            "user_id": "u" * 32,
+            "image": self.body["image"],
+            "cpu": float(self.body.get("cpu") or 1.0),
+            "cpu_policy": "shared",
+            "memory": str(self.body.get("memory") or "512"),
+            "command": self.body.get("command") or [],
+            "status": self.status,
+            "status_reason": self.reason,
+            "task_state": self.task,
+            "environment": self.body.get("environment") or {},
+            "workdir": self.body.get("workdir"),
+            "auto_remove": bool(self.body.get("auto_remove")),
+            "ports": [],
+            "hostname": self.body.get("hostname"),
+            "labels": self.body.get("labels") or {},
+            "addresses": {
+                "net-1": [
+                    {
+                        "addr": "10.77.0.74",
+                        "version": 4,
+                        "port": "port-1",
+                        "subnet_id": "subnet-1",
+                        "preserve_on_delete": False,
+                    }
+                ]
+            },
+            "restart_policy": self.body.get("restart_policy") or {},
+            "status_detail": detail,
+            "interactive": bool(self.body.get("interactive")),
+            "tty": bool(self.body.get("tty")),
+            "image_driver": "docker",
+            "security_groups": ["sg-1"],
+            "disk": 0,
+            "auto_heal": False,
+            "healthcheck": {},
+            "registry_id": None,
+            "entrypoint": self.body.get("entrypoint") or [],
+            "created_at": datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S"),
+            "updated_at": None,
+        }
+        if listed:
+            del view["links"]
+        return view
+
+
+def problem(status, code, message):
+    error = {
+        "request_id": "",
+        "code": f"container.{code}",
+        "status": status,
+        "title": message,
+        "detail": message,
+        "links": [],
+    }
+    return web.json_response({"errors": [error]}, status=status)
+
+
+class FakeCloud:
+    """Start it as a context manager. `seen` holds "METHOD path?query" of all requests, in order."""
+
+    def __init__(self):
+        self.user, self.password, self.project = "admin", "s3cr't $pass", "demo"
+        self.containers: list[Container] = []
+        self.images = {"busybox:latest": b""}
+        self.tokens: set[str] = set()
+        self.seen: list[str] = []
+        self.bodies: list[dict] = []
+        self.logins = 0
+        self.page_size = 1000
+        self.native = True
+        self.attach = False
+        self.break_logs_after: list[int] = []
+        self.create_delay_s = 0.0
+        self.pull_lines: list[dict] = []
+        self.imported: list[tuple[str, int]] = []
+
+    # -- running it
+
+    def __enter__(self):
+        started = threading.Event()
+
+        def serve():
+            self.loop = asyncio.new_event_loop()
+            asyncio.set_event_loop(self.loop)
+            self.loop.run_until_complete(self._start())
+            started.set()
+            self.loop.run_forever()
+            self.loop.run_until_complete(self._stop())
+            self.loop.close()
+
+        self.thread = threading.Thread(target=serve)
+        self.thread.start()
+        assert started.wait(10)
+        return self
+
+    def __exit__(self, *_):
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join(20)
+        assert not self.thread.is_alive()
+
+    async def _start(self):
+        app = web.Application(middlewares=[self._guard], client_max_size=1 << 30)
+        app.add_routes(
+            [
+                web.get("/", self._root),
+                web.post("/v3/auth/tokens", self._login),
+                web.get("/v1/containers", self._list),
+                web.post("/v1/containers", self._create),
+                web.get("/v1/containers/{id}", self._show),
+                web.delete("/v1/containers/{id}", self._delete),
+                web.get("/v1/containers/{id}/logs", self._zun_logs),
+                web.post("/v1/containers/{id}/{action}", self._act),
+                web.get("/askos/v1/containers/{id}/logs", self._logs),
+                web.get("/askos/v1/containers/{id}/wait", self._wait),
+                web.get("/askos/v1/containers/{id}/exec", self._exec),
+                web.get("/askos/v1/containers/{id}/attach", self._attach),
+                web.get("/askos/v1/images", self._images),
+                web.post("/askos/v1/images/pull", self._pull),
+                web.post("/askos/v1/images/import", self._import),
+                web.delete("/askos/v1/images", self._remove_image),
+            ]
+        )
+        self.runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.2)
+        await self.runner.setup()
+        site = web.TCPSite(self.runner, "127.0.0.1", 0)
+        await site.start()
+        self.url = f"http://127.0.0.1:{self.runner.addresses[0][1]}"
+
+    async def _stop(self):
+        for container in self.containers:
+            if container.process and container.process.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(container.process.pid, signal.SIGKILL)
+                await container.process.wait()
+        await self.runner.cleanup()
+        rest = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        for task in rest:
+            task.cancel()
+        await asyncio.gather(*rest, return_exceptions=True)
+        await asyncio.sleep(0.05)
+
+    # -- identity
+
+    @web.middleware
+    async def _guard(self, request, handler):
+        query = f"?{request.query_string}" if request.query_string else ""
+        self.seen.append(f"{request.method} {request.path}{query}")
+        if request.path not in {"/", "/v3/auth/tokens"}:
+            if request.headers.get("X-Auth-Token") not in self.tokens:
+                message = "The request you have made requires authentication."
+                body = {"error": {"code": 401, "title": "Unauthorized", "message": message}}
+                return web.json_response(body, status=401)
+            if not self.native and request.path.startswith("/askos"):
+                return problem(404, "", "The resource could not be found.")
+            assert request.headers["OpenStack-API-Version"] == "container 1.40"
+        return await handler(request)
+
+    async def _root(self, request):
+        version = {"id": "v1", "links": [], "status": "CURRENT", "max_version": "1.40", "min_version": "1.1"}
+        body = {"name": "OpenStack Zun API", "versions": [version], "default_version": version}
+        return web.json_response(body)
+
+    async def _login(self, request):
+        auth = (await request.json())["auth"]
+        identity = auth["identity"]
+        self.logins += 1
+        if identity["methods"] == ["password"]:
+            user = identity["password"]["user"]
+            good = (user["name"], user["password"], user["domain"]) == (
+                self.user,
+                self.password,
+                {"id": "default"},
+            )
+            good = good and auth["scope"] == {"project": {"name": self.project, "domain": {"id": "default"}}}
+        else:
+            good = (
+                identity.get("application_credential") == {"id": "cred", "secret": "shh"}
+                and "scope" not in auth
+            )
+        if not good:
+            return web.json_response(
+                {"error": {"code": 401, "message": "refused", "title": "Unauthorized"}}, status=401
+            )
+        token = uuid.uuid4().hex
+        self.tokens.add(token)
+        endpoint = {
+            "interface": "public",
+            "region": "RegionOne",
+            "region_id": "RegionOne",
+            "url": f"{self.url}/v1",
+        }
+        body = {
+            "token": {
+                "expires_at": "2099-01-01T00:00:00.000000Z",
+                "methods": identity["methods"],
+                "catalog": [
+                    {"type": "identity", "endpoints": []},
+                    {"type": "container", "name": "zun", "endpoints": [endpoint]},
+                ],
+            }
+        }
+        return web.json_response(body, status=201, headers={"X-Subject-Token": token})
+
+    # -- Zun
+
+    def find(self, ident):
+        return next((c for c in self.containers if not c.gone and ident in {c.uuid, c.body["name"]}), None)
+
+    def _missing(self, request):
+        return problem(
+            404, "container-not-found", f"Container {request.match_info['id']} could not be found."
+        )
+
+    async def _list(self, request):
+        assert request.query.get("sort_dir") == "desc"
+        alive = [c for c in reversed(self.containers) if not c.gone]
+        marker = request.query.get("marker")
+        if marker:
+            alive = alive[[c.uuid for c in alive].index(marker) + 1 :]
+        page = alive[: self.page_size]
+        more = (
+            f"http://elsewhere:1/v1/containers?sort_dir=desc&marker={page[-1].uuid}"
+            if len(alive) > len(page)
+            else None
+        )
+        return web.json_response({"containers": [c.view(listed=True) for c in page], "next": more})
+
+    async def _create(self, request):
+        body = await request.json()
+        self.bodies.append(body)
+        known = {
+            "image",
+            "name",
+            "command",
+            "entrypoint",
+            "environment",
+            "workdir",
+            "labels",
+            "cpu",
+            "memory",
+            "hostname",
+            "restart_policy",
+            "image_pull_policy",
+            "interactive",
+            "tty",
+            "auto_remove",
+        }
+        if set(body) - known or len(body["image"]) < 2:
+            return problem(400, "schema-validation-error", "Invalid input for field 'image'.Value: 'x'.")
+        body.setdefault("name", f"omega-{len(self.containers) + 1}-container")
+        container = Container(str(uuid.uuid4()), body)
+        self.containers.append(container)
+        answer = web.json_response(container.view(), status=202)
+        asyncio.get_running_loop().create_task(self._made(container, run=request.query["run"] == "true"))
+        return answer
+
+    async def _made(self, container, *, run):
+        await asyncio.sleep(self.create_delay_s)
+        if container.body["image"] in WORDS:
+            container.status, container.reason, container.task = "Error", WORDS[container.body["image"]], None
+            return
+        container.status = "Created"
+        if run:
+            await self._run(container)
+        container.task = None
+
+    async def _run(self, container):
+        argv = container.body.get("command") or ["true"]
+        container.reason = None
+        if argv[0] not in PROGRAMS:
+            container.reason = f'exec: "{argv[0]}": executable file not found in $PATH'
+            return
+        pipe = asyncio.subprocess.PIPE
+        environment = {"PATH": os.environ["PATH"], **(container.body.get("environment") or {})}
+        container.process = await asyncio.create_subprocess_exec(
+            *argv,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=pipe,
+            stderr=pipe,
+            env=environment,
+            start_new_session=True,
+        )
+        container.status, container.exit_code = "Running", None
+        asyncio.get_running_loop().create_task(self._watch(container, container.process))
+
+    async def _watch(self, container, process):
+        async def copy(channel, stream):
+            while data := await stream.read(65536):
+                container.log.append((channel, data))
+
+        await asyncio.gather(copy(1, process.stdout), copy(2, process.stderr))
+        code = await process.wait()
+        container.exit_code = 128 - code if code < 0 else code
+        container.status = "Stopped"
+
+    async def _show(self, request):
+        container = self.find(request.match_info["id"])
+        return web.json_response(container.view()) if container else self._missing(request)
+
+    async def _delete(self, request):
+        container = self.find(request.match_info["id"])
+        if container is None:
+            return self._missing(request)
+        if container.status == "Running" and request.query.get("stop") != "true":
+            return problem(
+                409, "invalid-state-exception", f"Cannot delete container {container.uuid} in Running state"
+            )
+        container.task = "container_deleting"
+
+        async def remove():
+            self._signal(container, signal.SIGKILL)
+            await asyncio.sleep(0.1)
+            container.gone = True
+
+        asyncio.get_running_loop().create_task(remove())
+        return web.Response(status=204)
+
+    async def _act(self, request):
+        container, action = self.find(request.match_info["id"]), request.match_info["action"]
+        if container is None:
+            return self._missing(request)
+        allowed = {
+            "start": {"Created", "Stopped"},
+            "stop": {"Running"},
+            "kill": {"Running"},
+            "reboot": {"Created", "Running", "Stopped"},
+        }[action]
+        if container.status not in allowed:
+            return problem(
+                409,
+                "invalid-state-exception",
+                f"Cannot {action} container {container.uuid} in {container.status} state",
+            )
+        if action == "kill":
+            name = request.query.get("signal", "KILL")
+            self._signal(container, signal.Signals[name if name.startswith("SIG") else f"SIG{name}"])
+        else:
+            container.task = f"container_{action}ing"
+            asyncio.get_running_loop().create_task(self._do(container, action))
+        return web.json_response(None, status=202)
+
+    async def _do(self, container, action):
+        await asyncio.sleep(0.1)
+        if action in {"stop", "reboot"}:
+            self._signal(container, signal.SIGTERM)
+            while container.status == "Running":
+                await asyncio.sleep(0.02)
+        if action in {"start", "reboot"}:
+            await self._run(container)
+        container.task = None
+
+    def _signal(self, container, number):
+        if container.process and container.process.returncode is None:
+            os.killpg(container.process.pid, number)
+
+    async def _zun_logs(self, request):
+        container = self.find(request.match_info["id"])
+        wanted = {1} if request.query["stdout"] == "true" else {2}
+        return web.json_response(b"".join(d for c, d in container.log if c in wanted).decode())
+
+    # -- native
+
+    async def _logs(self, request):
+        container = self.find(request.match_info["id"])
+        if container is None:
+            return self._missing(request)
+        answer = web.StreamResponse()
+        await answer.prepare(request)
+        limit = self.break_logs_after.pop(0) if self.break_logs_after else None
+        position = 0
+        while True:
+            settled = container.status != "Running" and container.task is None
+            for channel, data in container.log[position:]:
+                record = struct.pack(">BI", channel, len(data)) + data
+                position += 1
+                if limit is not None and len(record) >= limit:
+                    await answer.write(record[:limit])
+                    request.transport.abort()
+                    return answer
+                await answer.write(record)
+            if not request.query.get("follow") or (settled and position == len(container.log)):
+                await answer.write_eof()
+                return answer
+            await asyncio.sleep(0.02)
+
+    async def _wait(self, request):
+        container = self.find(request.match_info["id"])
+        if container is None:
+            return self._missing(request)
+        for _ in range(int(float(request.query["timeout"]) * 50)):
+            if container.status in {"Stopped", "Error", "Created"} and container.task is None:
+                return web.json_response(
+                    {
+                        "status": container.status,
+                        "status_reason": container.reason,
+                        "exit_code": container.exit_code,
+                    }
+                )
+            await asyncio.sleep(0.02)
+        return web.Response(status=204)
+
+    async def _exec(self, request):
+        container = self.find(request.match_info["id"])
+        if container is None:
+            return self._missing(request)
+        if container.status != "Running":
+            return problem(
+                409,
+                "invalid-state-exception",
+                f"Cannot execute container {container.uuid} in {container.status} state",
+            )
+        socket = web.WebSocketResponse(protocols=("v5.channel.k8s.io",))
+        await socket.prepare(request)
+        argv = request.query.getall("command")
+        if argv[0] not in PROGRAMS:
+            await self._status(
+                socket,
+                {
+                    "status": "Failure",
+                    "reason": "InternalError",
+                    "message": f'exec: "{argv[0]}": executable file not found in $PATH',
+                },
+            )
+        else:
+            with contextlib.suppress(ConnectionError):
+                await Exec(socket, request.query).run(argv, self._status)
+        await socket.close()
+        return socket
+
+    async def _attach(self, request):
+        if not self.attach:
+            return problem(404, "", "The resource could not be found.")
+        container = self.find(request.match_info["id"])
+        if container is None:
+            return self._missing(request)
+        socket = web.WebSocketResponse(protocols=("v5.channel.k8s.io",))
+        await socket.prepare(request)
+        position = 0
+        while container.status == "Running" or position < len(container.log):
+            for channel, data in container.log[position:]:
+                position += 1
+                await socket.send_bytes(bytes([channel]) + data)
+            await asyncio.sleep(0.02)
+        await self._status(socket, {"status": "Success"})
+        await socket.close()
+        return socket
+
+    async def _status(self, socket, status):
+        await socket.send_bytes(b"\3" + json.dumps(status).encode())
+
+    async def _images(self, request):
+        images = [
+            {"id": f"sha256:{n:064x}", "tags": [tag], "digests": [], "size_bytes": 4_300_000 + n}
+            for n, tag in enumerate(self.images)
+        ]
+        return web.json_response({"images": images})
+
+    async def _pull(self, request):
+        ref = (await request.json())["ref"]
+        answer = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+        await answer.prepare(request)
+        for line in self.pull_lines or [
+            {"status": "pulling", "current": 5, "total": 10},
+            {"status": "done", "image": {"id": "sha256:1", "tags": [ref]}},
+        ]:
+            await answer.write(json.dumps(line).encode() + b"\n")
+        await answer.write_eof()
+        return answer
+
+    async def _import(self, request):
+        size = 0
+        async for piece in request.content.iter_chunked(65536):
+            size += len(piece)
+        ref = request.query.get("ref", "imported:1")
+        self.imported.append((ref, size))
+        return web.json_response({"refs": [ref]})
+
+    async def _remove_image(self, request):
+        ref = request.query["ref"]
+        if ref not in self.images:
+            return problem(404, "image-not-found", f"Image {ref} could not be found.")
+        del self.images[ref]
+        return web.Response(status=204)
+
+
+class Exec:
+    """One process behind a WebSocket, with pipes or a pseudo-terminal."""
+
+    def __init__(self, socket, query):
+        self.socket, self.query, self.tty = socket, query, query.get("tty") == "1"
+
+    async def run(self, argv, status):
+        extra = dict(pair.split("=", 1) for pair in self.query.getall("env", []))
+        options = {
+            "env": {"PATH": os.environ["PATH"], **extra},
+            "cwd": self.query.get("workdir"),
+            "start_new_session": True,
+        }
+        if self.tty:
+            self.master, slave = pty.openpty()
+            if "width" in self.query:
+                self._resize(int(self.query["width"]), int(self.query["height"]))
+            # setsid gives the process the terminal as its own, so that Ctrl-C works in it.
+            options["start_new_session"] = False
+            process = await asyncio.create_subprocess_exec(
+                "setsid", "-c", *argv, stdin=slave, stdout=slave, stderr=slave, **options
+            )
+            os.close(slave)
+            outputs = [self._copy_terminal()]
+        else:
+            pipe = asyncio.subprocess.PIPE
+            stdin = pipe if self.query.get("stdin") else asyncio.subprocess.DEVNULL
+            process = await asyncio.create_subprocess_exec(
+                *argv, stdin=stdin, stdout=pipe, stderr=pipe, **options
+            )
+            outputs = [self._copy(1, process.stdout), self._copy(2, process.stderr)]
+        receiving = asyncio.create_task(self._receive(process))
+        await asyncio.gather(*outputs)
+        code = await process.wait()
+        if code == 0:
+            await status(self.socket, {"status": "Success"})
+        else:
+            causes = [{"reason": "ExitCode", "message": str(128 - code if code < 0 else code)}]
+            await status(
+                self.socket, {"status": "Failure", "reason": "NonZeroExitCode", "details": {"causes": causes}}
+            )
+        receiving.cancel()
+        await asyncio.gather(receiving, return_exceptions=True)
+        if self.tty:
+            os.close(self.master)
+
+    def _resize(self, width, height):
+        import fcntl
+        import termios
+
+        fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
+
+    async def _copy(self, channel, stream):
+        while data := await stream.read(65536):
+            await self.socket.send_bytes(bytes([channel]) + data)
+
+    async def _copy_terminal(self):
+        while True:
+            try:
+                data = await asyncio.to_thread(os.read, self.master, 65536)
+            except OSError:
+                return
+            if not data:
+                return
+            await self.socket.send_bytes(b"\1" + data)
+
+    async def _receive(self, process):
+        async for message in self.socket:
+            if message.type is not WSMsgType.BINARY:
+                continue
+            channel, data = message.data[0], message.data[1:]
+            if channel == 0 and self.tty:
+                os.write(self.master, data)
+            elif channel == 0:
+                with contextlib.suppress(ConnectionError):
+                    process.stdin.write(data)
+                    await process.stdin.drain()
+            elif channel == 4:
+                size = json.loads(data)
+                self._resize(size["Width"], size["Height"])
+            elif channel == 255 and data == b"\0" and not self.tty:
+                process.stdin.close()
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
