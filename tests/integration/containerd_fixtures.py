@@ -168,7 +168,7 @@ async def bench() -> AsyncIterator[Bench]:
         await close_bench(bench)
 
 
-@pytest_asyncio.fixture(loop_scope="function")
+@pytest_asyncio.fixture(loop_scope="module")
 async def fresh() -> AsyncIterator[Bench]:
     """A bench of its own, for tests that kill containerd."""
     bench = await open_bench()

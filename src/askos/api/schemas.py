@@ -22,14 +22,15 @@ BOOLEAN: Schema = {"enum": [True, *TRUE, False, *FALSE], "type": ["boolean", "st
 _WORD: Schema = {"type": ["boolean", "string"], "enum": [True, "True", "true", False, "False", "false"]}
 _TEXT: Schema = {"type": "string", "pattern": "^[^\\x00]*$"}
 _STRINGS: Schema = {"type": ["array", "null"], "items": _TEXT, "maxItems": 4096}
-NAME = r"^[a-zA-Z0-9][a-zA-Z0-9_.-]+$"
+NAME = r"^[a-zA-Z0-9][a-zA-Z0-9_.-]*$"
+"""Zun's pattern, but a single character will do."""
 
 MAX_CPU = 16.0
 MAX_MEMORY_MIB = 8192
 
 _COMMON: dict[str, Schema] = {
     "image": {"type": "string", "minLength": 2, "maxLength": 255},
-    "name": {"type": ["string", "null"], "minLength": 2, "maxLength": 255, "pattern": NAME},
+    "name": {"type": ["string", "null"], "minLength": 1, "maxLength": 255, "pattern": NAME},
     "cpu": {
         "type": ["number", "string", "null"],
         "pattern": r"^[0-9]*(\.([0-9]+))?$",

@@ -45,9 +45,7 @@ class Globals(NamedTuple):
 class Command(click.Command):
     """A command that takes `--os-cloud` and `--data` too, and shows examples as they were written."""
 
-    def __init__(
-        self, *args: Any, examples: Iterable[str] = (), needs_cloud: bool = True, **kwargs: Any
-    ) -> None:
+    def __init__(self, *args: Any, examples: Iterable[str] = (), needs_cloud: bool = True, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.examples = list(examples)
         if needs_cloud:
@@ -98,9 +96,7 @@ def _cloud_options() -> list[click.Parameter]:
 class LazyGroup(click.Group):
     """A group whose commands are imported when they are called."""
 
-    def __init__(
-        self, *args: Any, lazy: Mapping[str, Lazy], hints: Mapping[str, str] | None = None, **kwargs: Any
-    ):
+    def __init__(self, *args: Any, lazy: Mapping[str, Lazy], hints: Mapping[str, str] | None = None, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.lazy = lazy
         self.hints = hints or {}

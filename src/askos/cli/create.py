@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +12,7 @@ import click
 from askos.cli import base, specification
 from askos.cli.terminal import Note
 from askos.client.containers import Container, Containers
-from askos.client.errors import ApiError, ClientError, NoAnswerError, one_line
+from askos.client.errors import ApiError, ClientError, one_line
 from askos.client.wire import start_failure
 
 START_WITHIN_S = 900.0
@@ -36,18 +37,20 @@ def run(detach: bool, remove: bool, image: str, **options: Any) -> int:
     Its output is shown until it ends, and its exit code becomes that of this command. Ctrl-C interrupts it; a
     second Ctrl-C leaves it running. Everything after IMAGE is the command to run in it.
     """
-    attached = options["interactive"] and not detach
     try:
-        containers = base.containers()
-        if attached:
-            _check_attach(containers, image, tty=options["tty"])
-        body = specification.body(image=image, auto_remove=remove and detach, **options)
-        container = begin(containers, body, start=True, remove=remove and not detach)
-    except NoAnswerError:
-        raise
+        return _run(image, options, detach=detach, remove=remove)
     except ClientError as error:
         base.complain(error.message)
         return FAILED
+
+
+def _run(image: str, options: dict[str, Any], *, detach: bool, remove: bool) -> int:
+    attached = options["interactive"] and not detach
+    containers = base.containers()
+    if attached:
+        _check_attach(containers, image, tty=options["tty"])
+    body = specification.body(image=image, auto_remove=remove and detach, **options)
+    container = begin(containers, body, start=True, remove=remove and not detach)
     if detach:
         print(container["uuid"])
         return 0
@@ -78,7 +81,11 @@ def begin(containers: Containers, body: dict[str, Any], *, start: bool, remove: 
     what = f"{'run' if start else 'create'} {body['image']}"
     with base.doing(what, {404: "Check the names given"}):
         accepted = containers.create(body, run=start)
-    container = settled(containers, accepted)
+    try:
+        container = settled(containers, accepted)
+    except KeyboardInterrupt:
+        _given_up(containers, accepted, remove=remove)
+        raise
     if container is None:
         return accepted  # Removed by itself: it was quick, and told to.
     reason = one_line(str(container.get("status_reason") or ""))
@@ -97,6 +104,15 @@ def begin(containers: Containers, body: dict[str, Any], *, start: bool, remove: 
         base.complain(message)
         raise SystemExit(start_failure(reason))
     raise ClientError(message)
+
+
+def _given_up(containers: Containers, container: Container, *, remove: bool) -> None:
+    """Ctrl-C before it ran: with --rm nothing is left behind, else the user is told what is."""
+    if remove:
+        with contextlib.suppress(ApiError):
+            containers.delete(container["uuid"], stop=True)
+            return
+    base.complain(f"{container['name']} is still being made. Remove it with `askos rm -f {container['name']}`")
 
 
 def settled(containers: Containers, container: Container) -> Container | None:

@@ -11,6 +11,7 @@ import click
 from askos.cli import base, specification, terminal
 from askos.client.errors import ApiError, ClientError
 from askos.client.session import part
+from askos.client.wire import Result
 
 FAILED = 125
 
@@ -23,9 +24,7 @@ FAILED = 125
 )
 @click.option("-i", "--interactive", is_flag=True, help="Pass standard input on.")
 @click.option("-t", "--tty", is_flag=True, help="Give the process a terminal.")
-@click.option(
-    "-e", "--env", "env", multiple=True, metavar="K[=V]", help="Set a variable; K alone: as it is here."
-)
+@click.option("-e", "--env", "env", multiple=True, metavar="K[=V]", help="Set a variable; K alone: as it is here.")
 @click.option("-w", "--workdir", metavar="FOLDER", help="Where the process starts.")
 @click.argument("name", shell_complete=base.complete_names)
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
@@ -42,6 +41,29 @@ def exec_(
 
     127: there is no such program; 126: it cannot be run; 125: the container or the cloud did not do it.
     """
+    try:
+        result = _exec(name, list(command), interactive=interactive, tty=tty, env=env, workdir=workdir)
+    except ApiError as error:
+        hints = {409: f"Start it with `askos start {name}`"}
+        if error.no_such_route:
+            base.complain(f"cannot run {command[0]} in {name}: this cloud does not offer exec with streams")
+        else:
+            base.complain(base.told(f"run {command[0]} in {name}", error, hints))
+        return FAILED
+    except ClientError as error:
+        base.complain(base.told(f"run {command[0]} in {name}", error))
+        return FAILED
+    if result is None:
+        base.complain(f"cannot tell how {command[0]} in {name} ended: the server closed without a word about it")
+        return FAILED
+    if result.failure:
+        base.complain(f"cannot run {command[0]} in {name}: {result.failure}")
+    return result.exit_code
+
+
+def _exec(
+    name: str, command: list[str], *, interactive: bool, tty: bool, env: tuple[str, ...], workdir: str | None
+) -> Result | None:
     if tty and interactive and not sys.stdin.isatty():
         raise ClientError(f"cannot run in {name} with -t: standard input is not a terminal. Leave -t out")
     session = base.session()
@@ -50,7 +72,7 @@ def exec_(
 
     size = terminal.size() if tty else None
     query = remote.exec_query(
-        list(command),
+        command,
         stdin=interactive,
         tty=tty,
         size=size,
@@ -60,21 +82,5 @@ def exec_(
     watch_size = terminal.size if tty and sys.stdout.isatty() else None
     streams = remote.Streams(stdin=0 if interactive else None, terminal_size=watch_size)
     sys.stdout.flush()
-    try:
-        with terminal.raw() if tty and interactive else contextlib.nullcontext():
-            result = remote.run(session, f"/containers/{part(name)}/exec", query, streams)
-    except ApiError as error:
-        hints = {409: f"Start it with `askos start {name}`"}
-        if error.no_such_route:
-            base.complain(f"cannot run {command[0]} in {name}: this cloud does not offer exec with streams")
-        else:
-            base.complain(base.told(f"run {command[0]} in {name}", error, hints))
-        return FAILED
-    if result is None:
-        base.complain(
-            f"cannot tell how {command[0]} in {name} ended: the server closed without a word about it"
-        )
-        return FAILED
-    if result.failure:
-        base.complain(f"cannot run {command[0]} in {name}: {result.failure}")
-    return result.exit_code
+    with terminal.raw() if tty and interactive else contextlib.nullcontext():
+        return remote.run(session, f"/containers/{part(name)}/exec", query, streams)

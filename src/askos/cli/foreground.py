@@ -32,12 +32,12 @@ def until_end(containers: Containers, container: Container, *, attached: bool, r
             if attached:
                 _attach(native, container)
             else:
-                copy_output(native, uuid)
-            ended = native.wait(uuid)
+                with base.doing(f"read the output of {name}"):
+                    copy_output(native, uuid)
+            with base.doing(f"wait for {name}"):
+                ended = native.wait(uuid)
     except Detached:
-        base.complain(
-            f"{name} is left running. See `askos logs -f {name}`, or stop it with `askos stop {name}`"
-        )
+        base.complain(f"{name} is left running. See `askos logs -f {name}`, or stop it with `askos stop {name}`")
         return 130
     if remove:
         with base.doing(f"remove {name}"):

@@ -86,9 +86,7 @@ def import_(file: str, name: str | None) -> None:
         print(ref)
 
 
-@click.command(
-    cls=base.Command, examples=["askos image pull busybox", "askos image pull registry.example/app:2"]
-)
+@click.command(cls=base.Command, examples=["askos image pull busybox", "askos image pull registry.example/app:2"])
 @click.argument("ref", metavar="IMAGE")
 def pull(ref: str) -> None:
     """Fetch an image from its registry, so that it is at hand."""
@@ -109,9 +107,7 @@ def pull(ref: str) -> None:
         print(name)
 
 
-@click.command(
-    cls=base.Command, examples=["askos image rm busybox:latest", "askos image rm $(askos image ls -q)"]
-)
+@click.command(cls=base.Command, examples=["askos image rm busybox:latest", "askos image rm $(askos image ls -q)"])
 @click.argument("refs", nargs=-1, required=True, metavar="IMAGE...")
 def rm(refs: tuple[str, ...]) -> None:
     """Remove images, by name or id."""
@@ -127,9 +123,7 @@ def rm(refs: tuple[str, ...]) -> None:
 def _opened(file: str) -> BinaryIO:
     if file == "-":
         if sys.stdin.isatty():
-            raise ClientError(
-                "cannot import from standard input: it is a terminal. Give a file, or pipe one in"
-            )
+            raise ClientError("cannot import from standard input: it is a terminal. Give a file, or pipe one in")
         return os.fdopen(os.dup(0), "rb", buffering=0)
     try:
         source = open(file, "rb", buffering=0)  # noqa: SIM115 - the caller closes it

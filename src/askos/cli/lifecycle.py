@@ -21,12 +21,8 @@ MARGIN_S = 60.0
 START_WITHIN_S = 900.0
 STOP_TIMEOUT_S = 10
 
-names_argument = click.argument(
-    "names", nargs=-1, required=True, metavar="NAME...", shell_complete=base.complete_names
-)
-no_wait_option = click.option(
-    "--no-wait", is_flag=True, help="Return when it is accepted, not when it is done."
-)
+names_argument = click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=base.complete_names)
+no_wait_option = click.option("--no-wait", is_flag=True, help="Return when it is accepted, not when it is done.")
 time_option = click.option(
     "-t",
     "--time",
@@ -87,9 +83,7 @@ def restart(names: tuple[str, ...], timeout_s: int | None, no_wait: bool) -> Non
 
 
 @click.command(cls=base.Command, examples=["askos kill web", "askos kill -s HUP web"])
-@click.option(
-    "-s", "--signal", "signal_name", default="KILL", metavar="SIGNAL", help="Name or number (KILL)."
-)
+@click.option("-s", "--signal", "signal_name", default="KILL", metavar="SIGNAL", help="Name or number (KILL).")
 @names_argument
 def kill(names: tuple[str, ...], signal_name: str) -> None:
     """Send a signal to the first process of running containers."""
@@ -136,6 +130,8 @@ def wait(names: tuple[str, ...]) -> None:
 
 
 Judge = Callable[[str, Container | None], None]
+BEGUN = {"stop": lambda c: c["status"] == "Running", "remove": lambda c: c["status"] != "Error"}
+"""What a container must not be any more when a verb is done; see `Containers.settle`."""
 
 
 def _all(
@@ -160,15 +156,13 @@ def _all(
 
     def finish(name: str) -> None:
         if not no_wait:
-            judge(name, containers.settle(dict(accepted)[name], within_s=within_s))
+            judge(name, containers.settle(dict(accepted)[name], within_s=within_s, unless=BEGUN.get(verb)))
         print(name, flush=True)
 
     failed = False
     for step, of in ((request, names), (finish, None)):
         try:
-            base.for_each(
-                of if of is not None else [name for name, _ in accepted], f"{verb} {{}}", step, hints
-            )
+            base.for_each(of if of is not None else [name for name, _ in accepted], f"{verb} {{}}", step, hints)
         except SystemExit:
             failed = True
     if failed:

@@ -60,9 +60,7 @@ def logs(follow: bool, tail: str, timestamps: bool, since: int | None, name: str
             _print_zun_logs(containers, name, tail, timestamps, since)
 
 
-def _print_zun_logs(
-    containers: Containers, name: str, tail: str, timestamps: bool, since: int | None
-) -> None:
+def _print_zun_logs(containers: Containers, name: str, tail: str, timestamps: bool, since: int | None) -> None:
     """The same from a Zun without our native API: one call for each stream, so that they are told apart."""
     for channel, stream in ((STDOUT, "stdout"), (STDERR, "stderr")):
         query = [(each, str(each == stream).lower()) for each in ("stdout", "stderr")]

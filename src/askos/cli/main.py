@@ -1,7 +1,7 @@
 """`askos`: the commands, and the one place where errors become words and exit codes.
 
-0 ok; 1 it did not work; 2 called wrongly; 130 Ctrl-C. `run` and `exec` give the exit code of the process, or
-125 to 127 where docker does.
+0 ok; 1 it did not work; 2 called wrongly; 130 Ctrl-C. `run` and `exec` give the exit code of the process, and
+125 to 127 when it is not the process that failed, as docker does.
 """
 
 from __future__ import annotations

@@ -53,9 +53,7 @@ def ps(
         output.write(output.structured(shown, form))
     else:
         width = None if no_trunc else output.table_width()
-        output.write(
-            listing(shown, wide=form == "wide", cut=not no_trunc, width=width, projects=all_projects)
-        )
+        output.write(listing(shown, wide=form == "wide", cut=not no_trunc, width=width, projects=all_projects))
         hidden = len(matching) - len(shown)
         if hidden and sys.stderr.isatty() and sys.stdout.isatty():
             print(f"({hidden} more {'does' if hidden == 1 else 'do'} not run: askos ps -a)", file=sys.stderr)
@@ -86,9 +84,7 @@ def matches(container: dict[str, Any], key: str, value: str) -> bool:
     return value in str(container.get("name"))
 
 
-def listing(
-    containers: Iterable[dict[str, Any]], *, wide: bool, cut: bool, width: int | None, projects: bool
-) -> str:
+def listing(containers: Iterable[dict[str, Any]], *, wide: bool, cut: bool, width: int | None, projects: bool) -> str:
     """The table. `cut`: short uuids and commands."""
     columns = [
         Column("NAME", 12),

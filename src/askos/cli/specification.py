@@ -32,12 +32,8 @@ OPTIONS: list[Decorator] = [
     click.option("--name", help="A name; one is made up if none is given."),
     click.option("-i", "--interactive", is_flag=True, help="Keep standard input open."),
     click.option("-t", "--tty", is_flag=True, help="Give the process a terminal."),
-    click.option(
-        "-e", "--env", "env", multiple=True, metavar="K[=V]", help="Set a variable; K alone: as it is here."
-    ),
-    click.option(
-        "--env-file", multiple=True, type=click.Path(), metavar="FILE", help="Set variables from lines K=V."
-    ),
+    click.option("-e", "--env", "env", multiple=True, metavar="K[=V]", help="Set a variable; K alone: as it is here."),
+    click.option("--env-file", multiple=True, type=click.Path(), metavar="FILE", help="Set variables from lines K=V."),
     click.option("-w", "--workdir", metavar="FOLDER", help="Where the process starts."),
     click.option("-l", "--label", "labels", multiple=True, metavar="K[=V]", help="Add a label."),
     click.option(
@@ -58,9 +54,7 @@ OPTIONS: list[Decorator] = [
         callback=converted(text.parse_restart),
         help="no, always, unless-stopped, on-failure[:N].",
     ),
-    click.option(
-        "--pull", type=click.Choice(list(PULL)), help="When to fetch the image (administrators only)."
-    ),
+    click.option("--pull", type=click.Choice(list(PULL)), help="When to fetch the image (administrators only)."),
     click.argument("image"),
     click.argument("command", nargs=-1, type=click.UNPROCESSED),
 ]
@@ -93,9 +87,7 @@ def body(
     auto_remove: bool = False,
 ) -> dict[str, Any]:
     """The JSON for POST /v1/containers. What is not given is left out, so that the server's defaults hold."""
-    variables = environment(
-        [line for path in env_file for line in env_lines(Path(path))] + list(env), os.environ
-    )
+    variables = environment([line for path in env_file for line in env_lines(Path(path))] + list(env), os.environ)
     given: dict[str, Any] = {
         "image": image,
         "name": name,

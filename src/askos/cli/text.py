@@ -42,9 +42,7 @@ def parse_since_s(text: str, now_s: float) -> int:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        raise ValueError(
-            f"{text!r} is not a time. Write 10m, 2026-11-21T08:00:00Z or seconds since 1970"
-        ) from None
+        raise ValueError(f"{text!r} is not a time. Write 10m, 2026-11-21T08:00:00Z or seconds since 1970") from None
     return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
 
 

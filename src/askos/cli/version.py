@@ -48,7 +48,5 @@ def server_version() -> dict[str, Any]:
         current = next(each for each in document["versions"] if each["status"] == "CURRENT")
         found = {key: current[key] for key in ("min_version", "max_version")}
     except (ValueError, KeyError, TypeError, StopIteration):
-        raise ClientError(
-            f"cannot read the version of {base_url}: it does not answer like a container API"
-        ) from None
+        raise ClientError(f"cannot read the version of {base_url}: it does not answer like a container API") from None
     return {"url": base_url, "name": document.get("name"), **found}

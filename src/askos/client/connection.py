@@ -53,9 +53,7 @@ def data_folder(flag: str | None, environ: Mapping[str, str] = os.environ) -> Pa
     return Path(flag or environ.get("ASKOS_DATA") or DEFAULT_DATA)
 
 
-def resolve(
-    os_cloud: str | None = None, data: str | None = None, environ: Mapping[str, str] = os.environ
-) -> Cloud:
+def resolve(os_cloud: str | None = None, data: str | None = None, environ: Mapping[str, str] = os.environ) -> Cloud:
     """The cloud that flags and environment mean. Raises ClientError with what to do next."""
     if os_cloud:
         return named_cloud(os_cloud, data, environ)
@@ -79,9 +77,7 @@ def local_cloud(data: Path) -> Cloud:
         )
     clouds = document.get("clouds")
     if not isinstance(clouds, dict) or not clouds:
-        raise ClientError(
-            f"cannot use {path}: it describes no cloud. Restart the server, which writes it anew"
-        )
+        raise ClientError(f"cannot use {path}: it describes no cloud. Restart the server, which writes it anew")
     return from_entry(next(iter(clouds.values())), str(path))
 
 
@@ -143,11 +139,7 @@ def read_document(path: Path) -> dict[str, Any] | None:
         return None
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        hint = (
-            "Run as its owner (root), or set OS_AUTH_URL"
-            if isinstance(error, PermissionError)
-            else "Check it"
-        )
+        hint = "Run as its owner (root), or set OS_AUTH_URL" if isinstance(error, PermissionError) else "Check it"
         raise ClientError(f"cannot read {path}: {(why or 'unreadable').lower()}. {hint}") from None
     try:
         if path.suffix == ".json":
@@ -169,11 +161,7 @@ def read_document(path: Path) -> dict[str, Any] | None:
 def environment_cloud(environ: Mapping[str, str]) -> Cloud:
     """The cloud of the OS_* variables, in the names of Keystone v3 and the older ones that are still
     about."""
-    auth = {
-        key.removeprefix("OS_").lower(): value
-        for key, value in environ.items()
-        if key.startswith("OS_") and value
-    }
+    auth = {key.removeprefix("OS_").lower(): value for key, value in environ.items() if key.startswith("OS_") and value}
     auth.setdefault("project_name", auth.get("tenant_name", ""))
     auth.setdefault("project_id", auth.get("tenant_id", ""))
     entry: dict[str, Any] = {"auth": auth, **auth}

@@ -16,6 +16,7 @@ Container = dict[str, Any]
 
 MOVING = {"Creating", "Restarting", "Rebuilding", "Deleting"}
 """Statuses that do not last."""
+SLACK_S = 3.0
 POLL_FIRST_S, POLL_LAST_S = 0.04, 0.4
 
 
@@ -68,12 +69,15 @@ class Containers:
         *,
         within_s: float,
         watch: Callable[[Container], None] | None = None,
+        unless: Callable[[Container], bool] | None = None,
     ) -> Container | None:
         """Wait until nothing is under way with a container. None when it is gone.
 
-        `watch` sees each observation. ClientError after `within_s`.
+        `watch` sees each observation. `unless`: what it must not be, such as "running" after a stop; Zun takes a
+        moment to show that it has begun, so that is looked at again for `SLACK_S`. ClientError after `within_s`.
         """
-        deadline, pause = time.monotonic() + within_s, POLL_FIRST_S
+        since, pause = time.monotonic(), POLL_FIRST_S
+        deadline = since + within_s
         while True:
             try:
                 container = self.show(ident)
@@ -82,7 +86,9 @@ class Containers:
                     return None
                 raise
             if container.get("task_state") is None and container.get("status") not in MOVING:
-                return container
+                early = time.monotonic() - since < SLACK_S
+                if unless is None or not early or not unless(container):
+                    return container
             if watch is not None:
                 watch(container)
             if time.monotonic() + pause > deadline:

@@ -45,9 +45,7 @@ def clouds_document(  # noqa: PLR0917 - the same six words in all three
     return {"clouds": {CLOUD_NAME: cloud}}
 
 
-def environment(
-    auth_url: str, username: str, password: str, project: str, cacert: str | None
-) -> dict[str, str]:
+def environment(auth_url: str, username: str, password: str, project: str, cacert: str | None) -> dict[str, str]:
     """The OS_* variables for one user of the local cloud."""
     variables = {
         "OS_AUTH_URL": auth_url,

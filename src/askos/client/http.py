@@ -97,9 +97,7 @@ class Http:
             answer = Answer(response.status, response.reason, response.headers, response.read())
         except (OSError, http.client.HTTPException) as error:
             connection.close()
-            raise ConnectionBrokenError(
-                f"{base} broke off its answer: {reason_of(error)}. Try again"
-            ) from error
+            raise ConnectionBrokenError(f"{base} broke off its answer: {reason_of(error)}. Try again") from error
         if response.will_close:
             connection.close()
         else:
@@ -165,9 +163,7 @@ class Http:
     def _connect(self, base: str, scheme: str, host: str, port: int | None) -> http.client.HTTPConnection:
         connection: http.client.HTTPConnection
         if scheme == "https":
-            connection = http.client.HTTPSConnection(
-                host, port, timeout=CONNECT_TIMEOUT_S, context=self.trust()
-            )
+            connection = http.client.HTTPSConnection(host, port, timeout=CONNECT_TIMEOUT_S, context=self.trust())
         else:
             connection = http.client.HTTPConnection(host, port, timeout=CONNECT_TIMEOUT_S)
         try:
@@ -190,8 +186,7 @@ class Http:
                 self._context = ssl.create_default_context(cafile=self._cacert or None)
             except (OSError, ssl.SSLError) as error:
                 raise ClientError(
-                    f"cannot read the certificate authority's file {self._cacert}: {reason_of(error)}. "
-                    "Check OS_CACERT"
+                    f"cannot read the certificate authority's file {self._cacert}: {reason_of(error)}. Check OS_CACERT"
                 ) from None
             if not self._verify:
                 self._context.check_hostname = False

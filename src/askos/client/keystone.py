@@ -31,9 +31,7 @@ def login(http: Http, cloud: Cloud) -> Login:
             "are refused. Check user, password and project there"
         )
     if answer.status in {404, 405}:
-        raise LoginError(
-            f"cannot log in to {cloud.auth_url}: no Keystone v3 answers there. Check OS_AUTH_URL"
-        )
+        raise LoginError(f"cannot log in to {cloud.auth_url}: no Keystone v3 answers there. Check OS_AUTH_URL")
     if answer.status not in {200, 201}:
         error = api_error(answer.status, answer.reason, answer.body)
         raise LoginError(
@@ -46,9 +44,7 @@ def login(http: Http, cloud: Cloud) -> Login:
     except (ValueError, KeyError, TypeError):
         document = None
     if not token or not isinstance(document, dict):
-        raise LoginError(
-            f"cannot log in to {cloud.auth_url}: the answer is not Keystone's. Check OS_AUTH_URL"
-        )
+        raise LoginError(f"cannot log in to {cloud.auth_url}: the answer is not Keystone's. Check OS_AUTH_URL")
     endpoint = cloud.endpoint or catalog_endpoint(document.get("catalog") or [], cloud)
     return Login(token, endpoint, expiry_s(str(document.get("expires_at") or "")))
 

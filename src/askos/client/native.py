@@ -70,9 +70,7 @@ class Native:
                 raise
             if answer.status == 200:
                 found = json.loads(answer.body)
-                return Ended(
-                    str(found.get("status")), str(found.get("status_reason") or ""), found.get("exit_code")
-                )
+                return Ended(str(found.get("status")), str(found.get("status_reason") or ""), found.get("exit_code"))
 
     def _poll(self, ident: str) -> Ended:
         """The same for a Zun without our native API."""

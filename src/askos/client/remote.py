@@ -60,9 +60,7 @@ def run(session: Session, path: str, query: Query, streams: Streams) -> wire.Res
 
 async def _run(session: Session, path: str, query: Query, streams: Streams) -> wire.Result | None:
     async with _connect(session, session.url("native", path, query)) as socket_:
-        helpers = (
-            [asyncio.create_task(_send_stdin(socket_, streams.stdin))] if streams.stdin is not None else []
-        )
+        helpers = [asyncio.create_task(_send_stdin(socket_, streams.stdin))] if streams.stdin is not None else []
         if streams.terminal_size is not None:
             helpers.append(asyncio.create_task(_send_sizes(socket_, streams.terminal_size)))
         output = asyncio.create_task(_receive(socket_, streams))
@@ -123,9 +121,7 @@ class Refusal:
         self.status = 0
         self.body = b""
 
-    async def keep(
-        self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
-    ) -> aiohttp.ClientResponse:
+    async def keep(self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
         """An aiohttp client middleware."""
         answer = await handler(request)
         self.status = answer.status
@@ -172,9 +168,7 @@ async def _send_stdin(socket_: aiohttp.ClientWebSocketResponse, descriptor: int)
         await socket_.send_bytes(wire.half_close(wire.STDIN))
 
 
-async def _send_sizes(
-    socket_: aiohttp.ClientWebSocketResponse, terminal_size: Callable[[], tuple[int, int]]
-) -> None:
+async def _send_sizes(socket_: aiohttp.ClientWebSocketResponse, terminal_size: Callable[[], tuple[int, int]]) -> None:
     """Send the terminal's size now, and again whenever the window changes."""
     changed = asyncio.Event()
     loop = asyncio.get_running_loop()

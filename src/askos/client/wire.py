@@ -45,9 +45,7 @@ def result(data: bytes) -> Result:
             for cause in causes:
                 if cause.get("reason") == "ExitCode":
                     return Result(int(cause["message"]))
-        return Result(
-            start_failure(str(status.get("message"))), str(status.get("message") or "no reason given")
-        )
+        return Result(start_failure(str(status.get("message"))), str(status.get("message") or "no reason given"))
     except (ValueError, KeyError, TypeError, AttributeError):
         return Result(125, "the server's answer about its end cannot be read")
 

@@ -33,6 +33,8 @@ RELIST_S = 10.0
 """How often everything is listed, to find what events did not tell."""
 COLLECT_S = 60.0
 """How often leftovers are looked for."""
+SECOND_LOOKS_S = (0.02, 0.1, 0.5)
+"""When to look again after a process has ended."""
 MAX_FAILURES = 6
 """After so many failures of one wish in a row the capsule is in error."""
 GIVE_UP_US = 15 * 60 * 1_000_000
@@ -195,6 +197,8 @@ class Agent:
         self._owners: dict[str, str] = {}
         self._names = Bell()
         self._relist = Bell()
+        self._collect_at = 0.0
+        """When leftovers are looked for next, in the event loop's time."""
 
     # -- orders ------------------------------------------------------------------------------------------------
 
@@ -263,12 +267,14 @@ class Agent:
                 await self.runtime.pull(ref)
             case reconcile.RunSandbox(attempt):
                 async with self._starts:
-                    await self.runtime.run_sandbox(sandbox_config(a, attempt))
+                    made = await self.runtime.run_sandbox(sandbox_config(a, attempt))
+                self._owners[made] = a.capsule_uuid
             case reconcile.CreateContainer():
                 config = container_config(a, action)
-                await self.runtime.create_container(
-                    action.sandbox_id, config, sandbox_config(a, action.sandbox_attempt)
-                )
+                sandbox = sandbox_config(a, action.sandbox_attempt)
+                # Known before it starts: it may end before anybody looks again.
+                made = await self.runtime.create_container(action.sandbox_id, config, sandbox)
+                self._owners[made] = a.capsule_uuid
             case reconcile.CarryLayer(from_id, to_id):
                 await self.runtime.carry_layer(from_id, to_id)
             case reconcile.StartContainer(container_id):
@@ -304,13 +310,20 @@ class Agent:
         self.workers.clear()
 
     async def _watch_events(self) -> None:
+        loop = asyncio.get_running_loop()
         while True:
             try:
                 async for event in self.runtime.events():
-                    self._poke(self._owners.get(event.container_id))
+                    owner = self._owners.get(event.container_id)
+                    self._poke(owner)
+                    if event.kind == "exit":
+                        # The runtime tells of an end before its own records say so.
+                        for delay_s in SECOND_LOOKS_S:
+                            loop.call_later(delay_s, self._poke, owner)
             except AskosError as error:
                 _log.debug("no events from the runtime now: %s", error)
-            # Whatever was missed meanwhile is found by listing.
+            # Whatever was missed meanwhile, or left by a runtime that died, is found by looking.
+            self._collect_at = 0.0
             self._relist.ring()
             await asyncio.sleep(0.5)
 
@@ -321,15 +334,14 @@ class Agent:
 
     async def _relist_loop(self) -> None:
         await self.synced.wait()
-        collect_at = 0.0
         loop = asyncio.get_running_loop()
         while True:
             try:
                 sandboxes, containers = await self.runtime.observe()
                 self._poke_changed(sandboxes, containers)
                 await self._remove_strangers(sandboxes, containers)
-                if loop.time() >= collect_at:
-                    collect_at = loop.time() + COLLECT_S
+                if loop.time() >= self._collect_at:
+                    self._collect_at = loop.time() + COLLECT_S
                     await self._collect()
             except AskosError as error:
                 _log.info("cannot list what is on this host: %s", error)
@@ -382,15 +394,19 @@ class Agent:
         return list(found.values())
 
     async def _names_loop(self) -> None:
+        known: set[str] = set()
         while True:
             await self._names.wait(None)
             try:
                 await self.network.set_names(self._all_names())
             except AskosError as error:
                 _log.warning("names inside networks are not up to date: %s", error)
-            if self.synced.is_set() and not self._networks():
-                # The last capsule has gone, and its bridge goes with it.
+            left = {n.uuid for n in self._networks()}
+            if self.synced.is_set() and known - left:
+                # The last capsule of a network has gone, and its bridge goes with it.
+                self._collect_at = 0.0
                 self._relist.ring()
+            known = left
 
     def _all_names(self) -> list[Names]:
         names: dict[str, dict[str, list[str]]] = {n.uuid: {} for n in self._networks()}

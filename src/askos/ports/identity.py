@@ -45,9 +45,7 @@ class Directory(Protocol):
     async def create_user(self, user: User, password: str | None) -> User:
         """Add a user; the id is chosen here when it is "". ConflictError when the name is taken."""
 
-    async def update_user(
-        self, user_id: str, change: Callable[[User], User], password: str | None = None
-    ) -> User:
+    async def update_user(self, user_id: str, change: Callable[[User], User], password: str | None = None) -> User:
         """Change a user's facts (not the id), and the password if one is given. NotFoundError, ConflictError.
 
         `change` sees the user as it is in the transaction that writes, so concurrent changes of different
@@ -105,9 +103,7 @@ class Credentials(Protocol):
     async def get(self, user_id: str, credential_id: str) -> ApplicationCredential:
         """One of a user's application credentials. NotFoundError."""
 
-    async def create(
-        self, wanted: ApplicationCredential, secret: str | None
-    ) -> tuple[ApplicationCredential, str]:
+    async def create(self, wanted: ApplicationCredential, secret: str | None) -> tuple[ApplicationCredential, str]:
         """Add one (its id is chosen here) and give its secret, which is made up when None and kept nowhere.
 
         ConflictError when the user has one of that name; ForbiddenError when the user lacks one of the roles.

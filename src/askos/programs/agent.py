@@ -11,6 +11,7 @@ from askos.adapters.bridge.network import BridgeNetwork
 from askos.adapters.containerd.packing import make_busybox_archive
 from askos.adapters.containerd.runtime import ContainerdRuntime
 from askos.adapters.containerd.supervise import PrivateContainerd
+from askos.adapters.containerd.sweep import sweep
 from askos.adapters.link.agent import LinkClient
 from askos.loops.agent import Agent
 from askos.loops.calls import Calls
@@ -76,9 +77,9 @@ class AgentProgram:
         self._calls = Calls(self.agent, settings.paths.run / "uploads")
 
     async def _sweep(self) -> list[str]:
-        from askos.adapters.containerd.sweep import sweep
-
-        return await sweep(self._host.runtime)
+        containerd = self._host.containerd
+        assert containerd is not None
+        return await sweep(self._host.runtime, containerd.state, containerd.socket)
 
     async def start(self, step: Callable[[str], None]) -> None:
         """Bring containerd and the network up. Raises SetupError in one line."""

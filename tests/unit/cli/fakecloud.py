@@ -105,7 +105,8 @@ def problem(status, code, message):
 class FakeCloud:
     """Start it as a context manager. `seen` holds "METHOD path?query" of all requests, in order."""
 
-    def __init__(self):
+    def __init__(self, tls=None):
+        self.tls = tls
         self.user, self.password, self.project = "admin", "s3cr't $pass", "demo"
         self.containers: list[Container] = []
         self.images = {"busybox:latest": b""}
@@ -150,6 +151,7 @@ class FakeCloud:
         app.add_routes(
             [
                 web.get("/", self._root),
+                web.get("/v3", self._keystone),
                 web.post("/v3/auth/tokens", self._login),
                 web.get("/v1/containers", self._list),
                 web.post("/v1/containers", self._create),
@@ -169,9 +171,10 @@ class FakeCloud:
         )
         self.runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.2)
         await self.runner.setup()
-        site = web.TCPSite(self.runner, "127.0.0.1", 0)
+        site = web.TCPSite(self.runner, "127.0.0.1", 0, ssl_context=self.tls)
         await site.start()
-        self.url = f"http://127.0.0.1:{self.runner.addresses[0][1]}"
+        scheme = "https" if self.tls else "http"
+        self.url = f"{scheme}://127.0.0.1:{self.runner.addresses[0][1]}"
 
     async def _stop(self):
         for container in self.containers:
@@ -192,7 +195,7 @@ class FakeCloud:
     async def _guard(self, request, handler):
         query = f"?{request.query_string}" if request.query_string else ""
         self.seen.append(f"{request.method} {request.path}{query}")
-        if request.path not in {"/", "/v3/auth/tokens"}:
+        if request.path not in {"/", "/v3", "/v3/auth/tokens"}:
             if request.headers.get("X-Auth-Token") not in self.tokens:
                 message = "The request you have made requires authentication."
                 body = {"error": {"code": 401, "title": "Unauthorized", "message": message}}
@@ -207,6 +210,10 @@ class FakeCloud:
         body = {"name": "OpenStack Zun API", "versions": [version], "default_version": version}
         return web.json_response(body)
 
+    async def _keystone(self, request):
+        links = [{"rel": "self", "href": f"{self.url}/v3/"}]
+        return web.json_response({"version": {"id": "v3.14", "status": "stable", "links": links}})
+
     async def _login(self, request):
         auth = (await request.json())["auth"]
         identity = auth["identity"]
@@ -220,10 +227,7 @@ class FakeCloud:
             )
             good = good and auth["scope"] == {"project": {"name": self.project, "domain": {"id": "default"}}}
         else:
-            good = (
-                identity.get("application_credential") == {"id": "cred", "secret": "shh"}
-                and "scope" not in auth
-            )
+            good = identity.get("application_credential") == {"id": "cred", "secret": "shh"} and "scope" not in auth
         if not good:
             return web.json_response(
                 {"error": {"code": 401, "message": "refused", "title": "Unauthorized"}}, status=401
@@ -254,9 +258,7 @@ class FakeCloud:
         return next((c for c in self.containers if not c.gone and ident in {c.uuid, c.body["name"]}), None)
 
     def _missing(self, request):
-        return problem(
-            404, "container-not-found", f"Container {request.match_info['id']} could not be found."
-        )
+        return problem(404, "container-not-found", f"Container {request.match_info['id']} could not be found.")
 
     async def _list(self, request):
         assert request.query.get("sort_dir") == "desc"
@@ -266,9 +268,7 @@ class FakeCloud:
             alive = alive[[c.uuid for c in alive].index(marker) + 1 :]
         page = alive[: self.page_size]
         more = (
-            f"http://elsewhere:1/v1/containers?sort_dir=desc&marker={page[-1].uuid}"
-            if len(alive) > len(page)
-            else None
+            f"http://elsewhere:1/v1/containers?sort_dir=desc&marker={page[-1].uuid}" if len(alive) > len(page) else None
         )
         return web.json_response({"containers": [c.view(listed=True) for c in page], "next": more})
 
@@ -349,9 +349,7 @@ class FakeCloud:
         if container is None:
             return self._missing(request)
         if container.status == "Running" and request.query.get("stop") != "true":
-            return problem(
-                409, "invalid-state-exception", f"Cannot delete container {container.uuid} in Running state"
-            )
+            return problem(409, "invalid-state-exception", f"Cannot delete container {container.uuid} in Running state")
         container.task = "container_deleting"
 
         async def remove():
@@ -416,7 +414,7 @@ class FakeCloud:
         limit = self.break_logs_after.pop(0) if self.break_logs_after else None
         position = 0
         while True:
-            settled = container.status != "Running" and container.task is None
+            settled = container.gone or (container.status != "Running" and container.task is None)
             for channel, data in container.log[position:]:
                 record = struct.pack(">BI", channel, len(data)) + data
                 position += 1
@@ -435,6 +433,8 @@ class FakeCloud:
         if container is None:
             return self._missing(request)
         for _ in range(int(float(request.query["timeout"]) * 50)):
+            if container.gone:
+                return self._missing(request)
             if container.status in {"Stopped", "Error", "Created"} and container.task is None:
                 return web.json_response(
                     {
@@ -557,9 +557,7 @@ class Exec:
         else:
             pipe = asyncio.subprocess.PIPE
             stdin = pipe if self.query.get("stdin") else asyncio.subprocess.DEVNULL
-            process = await asyncio.create_subprocess_exec(
-                *argv, stdin=stdin, stdout=pipe, stderr=pipe, **options
-            )
+            process = await asyncio.create_subprocess_exec(*argv, stdin=stdin, stdout=pipe, stderr=pipe, **options)
             outputs = [self._copy(1, process.stdout), self._copy(2, process.stderr)]
         receiving = asyncio.create_task(self._receive(process))
         await asyncio.gather(*outputs)
@@ -568,9 +566,7 @@ class Exec:
             await status(self.socket, {"status": "Success"})
         else:
             causes = [{"reason": "ExitCode", "message": str(128 - code if code < 0 else code)}]
-            await status(
-                self.socket, {"status": "Failure", "reason": "NonZeroExitCode", "details": {"causes": causes}}
-            )
+            await status(self.socket, {"status": "Failure", "reason": "NonZeroExitCode", "details": {"causes": causes}})
         receiving.cancel()
         await asyncio.gather(receiving, return_exceptions=True)
         if self.tty:

@@ -26,9 +26,7 @@ def test_the_lines_lead_a_shell_to_the_cloud(local, askos, environment, program)
     assert askos("ps").code == 0
     script = f"{askos('env').out}\nenv -u ASKOS_DATA {program('--help').args[0]} ps -o json"
     clean = {k: v for k, v in environment.items() if not k.startswith("OS_")}
-    done = subprocess.run(
-        ["sh", "-c", script], capture_output=True, text=True, env=clean, timeout=60, check=False
-    )
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, env=clean, timeout=60, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "[]\n", "")
 
 

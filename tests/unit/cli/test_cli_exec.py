@@ -123,9 +123,7 @@ class Terminal:
         self.master, self.slave = pty.openpty()
         self.size(width, height)
         self.before = termios.tcgetattr(self.slave)
-        self.process = program(
-            *args, stdin=self.slave, stdout=self.slave, stderr=self.slave, start_new_session=True
-        )
+        self.process = program(*args, stdin=self.slave, stdout=self.slave, stderr=self.slave, start_new_session=True)
         self.text = b""
 
     def size(self, width, height):
@@ -205,4 +203,4 @@ def test_the_terminal_is_restored_when_the_handshake_fails(web, terminal):
 def test_a_terminal_needs_a_terminal(web, askos):
     ran = askos("exec", "-it", "web", "sh")
     assert (ran.code, ran.err) == (
-        1, "askos: cannot run in web with -t: standard input is not a terminal. Leave -t out.\n")  # fmt: skip
+        125, "askos: cannot run in web with -t: standard input is not a terminal. Leave -t out.\n")  # fmt: skip

@@ -56,9 +56,7 @@ def test_the_list_of_commands_needs_no_command_module():
         "try: main.run(['--help'])\n"
         "finally: print(sorted(m for m in sys.modules if m.startswith('askos.cli.')))"
     )
-    out = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
-    ).stdout
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60).stdout
     assert out.splitlines()[-1] == "['askos.cli.base', 'askos.cli.main']"
 
 
@@ -87,8 +85,13 @@ def test_the_second_command_is_one_request(askos, cloud):
         (("inspect", "x"), "askos: there is no command 'inspect'. Use `askos show -o json`. See `askos --help`."),
         (("ps", "--nonsense"), "askos ps: no such option '--nonsense'. See `askos ps --help`."),
         (("run",), "askos run: missing argument 'IMAGE'. See `askos run --help`."),
-        (("run", "-m", "lots", "busybox"), "askos run: invalid value for '-m' / '--memory': 'lots' is not a size. "
-         "Write 512m, 1.5g or a number of MiB. See `askos run --help`."),
+        (
+            ("run", "-m", "lots", "busybox"),
+            (
+                "askos run: invalid value for '-m' / '--memory': 'lots' is not a size. "
+                "Write 512m, 1.5g or a number of MiB. See `askos run --help`."
+            ),
+        ),
     ],
 )  # fmt: skip
 def test_errors_of_use_are_one_line_and_2(args, message, capsys):
@@ -100,7 +103,7 @@ def test_no_answer(askos, monkeypatch):
     monkeypatch.setenv("OS_AUTH_URL", "http://127.0.0.1:9/v3")
     for args in (("ps",), ("run", "busybox"), ("exec", "x1", "true"), ("stop", "a1", "b1")):
         ran = askos(*args)
-        assert ran.code == 1
+        assert ran.code == (125 if args[0] in {"run", "exec"} else 1)
         assert ran.err == (
             "askos: no Askos answers at http://127.0.0.1:9: connection refused. "
             "Start one with `askos up -d` (as root), or point OS_AUTH_URL at another.\n"
@@ -153,9 +156,7 @@ def test_ctrl_c_interrupts_the_container_and_its_exit_code_is_ours(program, clou
 
 
 def test_a_second_ctrl_c_leaves_it_running(program, cloud):
-    done = program(
-        "run", "--name", "job", "busybox", "sh", "-c", "trap '' INT; echo here; while :; do sleep 0.1; done"
-    )
+    done = program("run", "--name", "job", "busybox", "sh", "-c", "trap '' INT; echo here; while :; do sleep 0.1; done")
     assert done.stdout.readline() == b"here\n"
     done.send_signal(signal.SIGINT)
     time.sleep(0.3)
@@ -212,3 +213,30 @@ def test_import_from_a_pipe(program, cloud):
     out, err = done.communicate(b"y" * 1_000_000, timeout=30)
     assert (out, err) == (b"app:9\n", b"")
     assert cloud.imported == [("app:9", 1_000_000)]
+
+
+@pytest.mark.parametrize("flags", [(), ("--rm",)])
+def test_ctrl_c_before_it_runs(program, cloud, flags):
+    cloud.create_delay_s = 3
+    done = program("run", *flags, "--name", "job", "busybox", "true")
+    while not cloud.containers:
+        time.sleep(0.05)
+    time.sleep(0.3)
+    done.send_signal(signal.SIGINT)
+    _, err = done.communicate(timeout=30)
+    assert done.returncode == 130
+    if flags:
+        assert err == b""
+        time.sleep(0.3)
+        assert cloud.find("job") is None
+    else:
+        assert err == b"askos: job is still being made. Remove it with `askos rm -f job`.\n"
+
+
+def test_a_container_that_is_removed_meanwhile(program, askos):
+    done = program("run", "--name", "job", "busybox", "sh", "-c", "echo here; sleep 100")
+    assert done.stdout.readline() == b"here\n"
+    askos("rm", "-f", "job")
+    _, err = done.communicate(timeout=30)
+    assert done.returncode == 125
+    assert b"cannot wait for job: Container" in err

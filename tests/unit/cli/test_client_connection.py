@@ -39,9 +39,7 @@ def test_the_files_are_private_and_say_the_same(tmp_path):
 def test_openrc_survives_a_shell(tmp_path):
     credentials.write_files(tmp_path, *ARGUMENTS)
     script = f'. {tmp_path}/openrc; printf %s "$OS_PASSWORD"'
-    out = subprocess.run(
-        ["sh", "-c", script], capture_output=True, check=True, env={"HOME": "/x"}, timeout=20
-    ).stdout
+    out = subprocess.run(["sh", "-c", script], capture_output=True, check=True, env={"HOME": "/x"}, timeout=20).stdout
     assert out.decode() == PASSWORD
 
 
@@ -139,6 +137,4 @@ def test_an_unreadable_file_is_told(tmp_path):
         connection.resolve(data=str(tmp_path), environ={})
     (tmp_path / "c.yaml").write_text("a: [")
     with pytest.raises(ClientError, match=r"cannot read .*c\.yaml"):
-        connection.resolve(
-            os_cloud="x", environ={"OS_CLIENT_CONFIG_FILE": str(tmp_path / "c.yaml"), "HOME": "/x"}
-        )
+        connection.resolve(os_cloud="x", environ={"OS_CLIENT_CONFIG_FILE": str(tmp_path / "c.yaml"), "HOME": "/x"})

@@ -257,6 +257,13 @@ def ports_of(nl: rtnl.Netlink, instance: str) -> list[tuple[rtnl.Link, Owner]]:
     return [(link, o) for link, o in found if o is not None and (o.instance, o.kind) == (instance, "port")]
 
 
+def remove_unsigned_bridges(nl: rtnl.Netlink, instance: str) -> None:
+    """Remove bridges whose maker was killed before it could sign them. Only while nobody makes bridges."""
+    for link in nl.links():
+        if link.name.startswith(f"{prefix(instance)}b") and link.kind == "bridge" and not link.alias:
+            remove_bridge(nl, link.name)
+
+
 def remove_bridge(nl: rtnl.Netlink, name: str) -> bool:
     """Remove a bridge without ports; False when it has some."""
     link = nl.link(name)

@@ -211,7 +211,7 @@ class BridgeNetwork:
             raise cni.CniError(cni.TRY_AGAIN, f"Try again: no capsule {call.pod_uid} is assigned to this host (yet).")
         if not found.ports or len(found.ports) != len(found.networks):
             raise RuntimeFailedError(
-                f"Cannot wire capsule {call.pod_uid}: it has {len(found.ports)} ports on {len(found.networks)} networks."
+                f"Cannot wire capsule {call.pod_uid}: {len(found.ports)} ports on {len(found.networks)} networks."
             )
         return found
 
@@ -293,6 +293,7 @@ class BridgeNetwork:
     async def _collect_bridges(self, listed: set[str]) -> None:
         used = set(listed)
         used.update(uuid for entry in self._journal.entries() for uuid in entry.networks)
+        await self._run(partial(links.remove_unsigned_bridges, instance=self._instance))
         standing = {bridge.network_uuid: bridge for bridge in await self._run(self._adopt)}
         for uuid, bridge in list(standing.items()):
             if uuid in used or uuid in self._wanted:

@@ -63,7 +63,8 @@ def main():
                 break
             answer += chunk
     except OSError as error:
-        fail("The Askos agent does not answer on " + path.decode("utf-8", "replace") + " (" + str(error) + "): is it running?")
+        where = path.decode("utf-8", "replace") + " (" + str(error) + ")"
+        fail("The Askos agent does not answer on " + where + ": is it running?")
     code, found, output = answer.partition(b"\\n")
     if not found or not code.isdigit():
         fail("The Askos agent ended in the middle of the call; try again.")

@@ -86,6 +86,10 @@ class ContainerdRuntime:
         """Hold up the making of sandboxes and containers (for `sweep`)."""
         return self._maker.held()
 
+    async def cri_lists(self) -> tuple[list[Any], list[Any]]:
+        """CRI's lists of all sandboxes and containers, whosever they are (for `sweep`). Raises RpcError."""
+        return await self._observer.lists({})
+
     # Sandboxes and containers
 
     async def observe(self, capsule_uuid: str | None = None) -> tuple[list[Sandbox], list[Container]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from cri_api.v1 import api_pb2 as cri
 
 from askos.ports.runtime import Container, ContainerConfig, Sandbox, SandboxConfig
@@ -141,22 +142,33 @@ def read_sandbox(item: Any) -> Sandbox:
 def read_container(item: Any, status: Any | None) -> Container:
     """A container from CRI's list, and from its status, which alone knows times and exit codes."""
     state = _STATES.get(item.state if status is None else status.state, "unknown")
-    ended = status is not None and state == "exited"
-    return Container(
+    container = Container(
         id=item.id,
         sandbox_id=item.pod_sandbox_id,
         capsule_uuid=item.labels.get(CAPSULE, ""),
         name=item.labels.get(NAME, ""),
         run=_number(item.labels.get(RUN)),
         attempt=_number(item.labels.get(ATTEMPT)),
-        state=state,  # type: ignore[arg-type]  # one of the four words
+        state=state,  # type: ignore[arg-type]  # one of the four
         created_us=item.created_at // 1000,
         image_id=item.image_ref,
-        exit_code=status.exit_code if status is not None and ended else None,
-        reason=(status.reason or None) if status is not None and ended else None,
-        message=(status.message or None) if status is not None and ended else None,
-        started_us=(status.started_at // 1000 or None) if status is not None else None,
-        finished_us=(status.finished_at // 1000 or None) if status is not None and ended else None,
+    )
+    if status is None:
+        return container
+    started_us = status.started_at // 1000 or None
+    if state != "exited":
+        return msgspec.structs.replace(container, started_us=started_us)
+    finished_us = status.finished_at // 1000 or None
+    if started_us is not None and finished_us is not None:
+        # containerd notes the start when runc has answered: a very short life has ended by then.
+        started_us = min(started_us, finished_us)
+    return msgspec.structs.replace(
+        container,
+        exit_code=status.exit_code,
+        reason=status.reason or None,
+        message=status.message or None,
+        started_us=started_us,
+        finished_us=finished_us,
     )
 
 

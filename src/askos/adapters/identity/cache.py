@@ -73,9 +73,7 @@ class TokenCache:
             self._entries[digest] = entry
         return entry
 
-    def forget(
-        self, *, digest: str | None = None, user_id: str | None = None, project_id: str | None = None
-    ) -> None:
+    def forget(self, *, digest: str | None = None, user_id: str | None = None, project_id: str | None = None) -> None:
         """Drop one token, or all of a user, or all of a project."""
         self.epoch += 1
         if digest is not None:

@@ -22,9 +22,7 @@ from askos.model.identity import ApplicationCredential
 class EmbeddedCredentials:
     """See `ports.identity.Credentials`."""
 
-    def __init__(
-        self, database: Database, passwords: Passwords, cache: TokenCache, clock: Callable[[], int]
-    ) -> None:
+    def __init__(self, database: Database, passwords: Passwords, cache: TokenCache, clock: Callable[[], int]) -> None:
         self._database = database
         self._passwords = passwords
         self._cache = cache
@@ -39,16 +37,12 @@ class EmbeddedCredentials:
     async def get(self, user_id: str, credential_id: str) -> ApplicationCredential:
         """One of a user's application credentials. NotFoundError."""
         async with self._database.read() as connection:
-            found = await token_store.find_credentials(
-                connection, user_id=user_id, credential_id=credential_id
-            )
+            found = await token_store.find_credentials(connection, user_id=user_id, credential_id=credential_id)
         if not found:
             raise not_found("application credential", credential_id)
         return found[0][0]
 
-    async def create(
-        self, wanted: ApplicationCredential, secret: str | None
-    ) -> tuple[ApplicationCredential, str]:
+    async def create(self, wanted: ApplicationCredential, secret: str | None) -> tuple[ApplicationCredential, str]:
         """Add one, and give its secret."""
         secret = secret if secret is not None else secrets.token_urlsafe(64)
         hashed = await self._passwords.hash(secret)
@@ -74,9 +68,7 @@ class EmbeddedCredentials:
     async def delete(self, user_id: str, credential_id: str) -> None:
         """Remove one and its tokens. NotFoundError."""
         async with self._database.write() as connection:
-            if not await token_store.remove_credentials(
-                connection, user_id=user_id, credential_id=credential_id
-            ):
+            if not await token_store.remove_credentials(connection, user_id=user_id, credential_id=credential_id):
                 raise not_found("application credential", credential_id)
         self._cache.forget(user_id=user_id)
 

@@ -63,9 +63,7 @@ class EmbeddedDirectory:
             await store.add_user(connection, user, hashed, self._clock())
         return user
 
-    async def update_user(
-        self, user_id: str, change: Callable[[User], User], password: str | None = None
-    ) -> User:
+    async def update_user(self, user_id: str, change: Callable[[User], User], password: str | None = None) -> User:
         """Change a user's facts. Disabling and a new password end the user's tokens."""
         hashed = None if password is None else await self._passwords.hash(password)
         async with self._unique("user", None) as connection:
@@ -144,8 +142,7 @@ class EmbeddedDirectory:
                     for kind, names in owned.items()
                 )
                 raise ConflictError(
-                    f"Cannot delete project {project.name} ({project_id}): it still owns {listed}. "
-                    "Delete those first."
+                    f"Cannot delete project {project.name} ({project_id}): it still owns {listed}. Delete those first."
                 )
             await store.remove_project(connection, project_id)
         self._cache.forget(project_id=project_id)
@@ -165,17 +162,13 @@ class EmbeddedDirectory:
     ) -> list[RoleAssignment]:
         """Role assignments, without the implied ones."""
         async with self._database.read() as connection:
-            return await store.find_assignments(
-                connection, user_id=user_id, project_id=project_id, role_id=role_id
-            )
+            return await store.find_assignments(connection, user_id=user_id, project_id=project_id, role_id=role_id)
 
     async def assign(self, user_id: str, project_id: str, role_id: str) -> None:
         """Give a role; giving it twice is fine. NotFoundError."""
         async with self._database.write() as connection:
             await _all_three(connection, user_id, project_id, role_id)
-            if not await store.find_assignments(
-                connection, user_id=user_id, project_id=project_id, role_id=role_id
-            ):
+            if not await store.find_assignments(connection, user_id=user_id, project_id=project_id, role_id=role_id):
                 await store.add_assignment(connection, user_id, project_id, role_id)
         self._cache.forget(user_id=user_id)
 
@@ -184,9 +177,7 @@ class EmbeddedDirectory:
         async with self._database.write() as connection:
             await _all_three(connection, user_id, project_id, role_id)
             if not await store.remove_assignment(connection, user_id, project_id, role_id):
-                raise not_found(
-                    "role assignment with role", f"{role_id}, user: {user_id}, project: {project_id}"
-                )
+                raise not_found("role assignment with role", f"{role_id}, user: {user_id}, project: {project_id}")
             await token_store.remove_credentials(connection, user_id=user_id, project_id=project_id)
             await token_store.remove_tokens(connection, user_id=user_id, project_id=project_id)
         self._cache.forget(user_id=user_id)

@@ -55,11 +55,7 @@ def unauthorized() -> UnauthorizedError:
 
 def throttle_key(kind: str, known_id: str | None, given: str) -> str:
     """What failures are counted under: the id if there is such a thing, else a hash of what was given."""
-    return (
-        f"{kind}:{known_id}"
-        if known_id
-        else f"{kind}?{hashlib.sha256(given.encode(errors='replace')).hexdigest()}"
-    )
+    return f"{kind}:{known_id}" if known_id else f"{kind}?{hashlib.sha256(given.encode(errors='replace')).hexdigest()}"
 
 
 class LogIn:
@@ -135,9 +131,7 @@ class LogIn:
                         connection, user_id=named.id, name=named.name if named.id is None else None
                     )
                 if owner is not None:
-                    matches = await token_store.find_credentials(
-                        connection, user_id=owner[0].id, name=login.name
-                    )
+                    matches = await token_store.find_credentials(connection, user_id=owner[0].id, name=login.name)
                     found = matches[0] if matches else None
         given = login.id or f"{login.name}\0{login.user and (login.user.id or login.user.name)}"
         key = throttle_key("credential", found[0].id if found else None, given)
@@ -220,9 +214,7 @@ class LogIn:
         )
         return found[0] if found else None
 
-    async def _scoped(
-        self, connection: AsyncConnection, user: User, scope: Scope
-    ) -> tuple[Project | None, list[Role]]:
+    async def _scoped(self, connection: AsyncConnection, user: User, scope: Scope) -> tuple[Project | None, list[Role]]:
         if scope == "unscoped":
             return None, []
         if isinstance(scope, Named):

@@ -68,9 +68,7 @@ class Passwords:
 
     async def _run(self, work: Callable[[], _T]) -> _T:
         if self._pending >= self._max_pending:
-            raise UnavailableError(
-                "Cannot check passwords now: too many log-ins wait. Try again in some seconds."
-            )
+            raise UnavailableError("Cannot check passwords now: too many log-ins wait. Try again in some seconds.")
         self._pending += 1
         future = self._threads.submit(work)
         # Counted until the thread is done, not until the caller gives up, or impatient clients

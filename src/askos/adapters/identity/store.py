@@ -22,8 +22,7 @@ _assignments = schema.role_assignments
 # Prefixed, so that rows of a join have no two columns of one name.
 PROJECT_COLUMNS = [_projects.c[name].label(f"p_{name}") for name in ("id", "name", "description", "enabled")]
 USER_COLUMNS = [
-    _users.c[name].label(f"u_{name}")
-    for name in ("id", "name", "description", "enabled", "default_project_id")
+    _users.c[name].label(f"u_{name}") for name in ("id", "name", "description", "enabled", "default_project_id")
 ]
 _ROLE_COLUMNS = [_roles.c.id.label("r_id"), _roles.c.name.label("r_name")]
 
@@ -184,13 +183,9 @@ async def remove_user(connection: AsyncConnection, user_id: str) -> bool:
     return (await connection.execute(delete(_users).where(_users.c.id == user_id))).rowcount > 0
 
 
-async def find_roles(
-    connection: AsyncConnection, *, role_id: str | None = None, name: str | None = None
-) -> list[Role]:
+async def find_roles(connection: AsyncConnection, *, role_id: str | None = None, name: str | None = None) -> list[Role]:
     """Roles by name."""
-    query = _where(
-        select(*_ROLE_COLUMNS).order_by(_roles.c.name), {_roles.c.id: role_id, _roles.c.name: name}
-    )
+    query = _where(select(*_ROLE_COLUMNS).order_by(_roles.c.name), {_roles.c.id: role_id, _roles.c.name: name})
     return [Role(id=row.r_id, name=row.r_name) for row in await connection.execute(query)]
 
 
@@ -228,9 +223,7 @@ async def find_assignments(
 
 async def add_assignment(connection: AsyncConnection, user_id: str, project_id: str, role_id: str) -> None:
     """Insert an assignment. IntegrityError when it exists, or one of the three does not."""
-    await connection.execute(
-        insert(_assignments).values(user_id=user_id, project_id=project_id, role_id=role_id)
-    )
+    await connection.execute(insert(_assignments).values(user_id=user_id, project_id=project_id, role_id=role_id))
 
 
 async def remove_assignment(connection: AsyncConnection, user_id: str, project_id: str, role_id: str) -> bool:

@@ -35,6 +35,17 @@ class _AgentCall:
         self.method = offer.method
         self.arguments: dict[str, Any] = msgspec.json.decode(offer.arguments_json)
         self._stream = stream
+        self._received: asyncio.Queue[Frame | None] = asyncio.Queue(16)
+
+    async def pump(self) -> None:
+        """Read from the wire for as long as the call lasts. A reader that is cancelled would end the whole call
+        (gRPC cancels the call with the read), so readers wait on a queue instead."""
+        while True:
+            message = await self._stream.read()
+            if message is grpc.aio.EOF:
+                await self._received.put(None)
+                return
+            await self._received.put(frames.from_wire(message))
 
     async def send(self, frame: Frame) -> None:
         for start in range(0, max(len(frame.data), 1), frames.CHUNK):
@@ -46,10 +57,10 @@ class _AgentCall:
 
     async def frames(self) -> AsyncIterator[Frame]:
         while True:
-            message = await self._stream.read()
-            if message is grpc.aio.EOF:
+            frame = await self._received.get()
+            if frame is None:
                 return
-            yield frames.from_wire(message)
+            yield frame
 
 
 class LinkClient:
@@ -147,8 +158,9 @@ async def _send(stream: Any, outbox: asyncio.Queue[pb.AgentMessage], heartbeat_s
 
 async def _serve_call(stub: Any, offer: pb.CallOffer, handler: CallHandler) -> None:
     stream = stub.Call(metadata=(("askos-call", offer.id),))
+    call = _AgentCall(offer, stream)
+    pump = asyncio.create_task(call.pump())
     try:
-        call = _AgentCall(offer, stream)
         try:
             async with asyncio.timeout(offer.deadline_ms / 1000 or None):
                 result = await _until_caller_leaves(stream, handler, call)
@@ -161,11 +173,14 @@ async def _serve_call(stub: Any, offer: pb.CallOffer, handler: CallHandler) -> N
                 _log.exception("call %s failed", offer.method)
         await stream.write(reply)
         await stream.done_writing()
-        await stream.read()
+        # The server ends the stream when it has read the reply.
+        await stream.code()
     except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
         _log.debug("the caller of %s has gone", offer.method)
     finally:
+        pump.cancel()
         stream.cancel()
+        await asyncio.gather(pump, return_exceptions=True)
 
 
 async def _until_caller_leaves(stream: Any, handler: CallHandler, call: _AgentCall) -> Any:

@@ -115,17 +115,18 @@ class Context:
         return run
 
     def _failure(self, request: web.Request, error: AskosError) -> web.Response:
-        for kind, number in _STATUS:
-            if isinstance(error, kind):
-                break
-        else:
+        number = next((number for kind, number in _STATUS if isinstance(error, kind)), None)
+        if number is None:
             raise error
         headers = {}
         if number == 401:
-            uri = self._public_url or f"{request.scheme}://{request.host}" headers["WWW-Authenticate"] =
-            f'Keystone uri="{uri}/identity"' if _HOST.search(uri) else "Keystone" if number == 503:
-            headers["Retry-After"] = "5" title = HTTPStatus(number).phrase return reply({"error": {"code":
-            number, "title": title, "message": error.message}}, number, headers)
+            base = self._public_url or f"{request.scheme}://{request.host}"
+            safe = self._public_url is not None or _HOST.fullmatch(request.host)
+            headers["WWW-Authenticate"] = f'Keystone uri="{base}/identity"' if safe else "Keystone"
+        if number == 503:
+            headers["Retry-After"] = "5"
+        title = HTTPStatus(number).phrase
+        return reply({"error": {"code": number, "title": title, "message": error.message}}, number, headers)
 
 
 def forbidden(request: web.Request) -> ForbiddenError:

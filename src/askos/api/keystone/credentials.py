@@ -25,7 +25,7 @@ def routes(context: Context) -> list[web.RouteDef]:
 
 
 class ApplicationCredentials:
-    """Handlers of application credentials. Only their user can make one; administrators can look and delete."""
+    """Handlers. Only its user can make an application credential; administrators can look and delete."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -43,9 +43,7 @@ class ApplicationCredentials:
     async def show(self, request: web.Request) -> web.Response:
         """One of them."""
         await self._context.oneself_or_admin(request)
-        found = await self._credentials.get(
-            request.match_info["user_id"], request.match_info["credential_id"]
-        )
+        found = await self._credentials.get(request.match_info["user_id"], request.match_info["credential_id"])
         return reply({"application_credential": wire.credential(self._context.v3(request), found)})
 
     async def create(self, request: web.Request) -> web.Response:
@@ -81,8 +79,8 @@ class ApplicationCredentials:
 def _check_unrestricted(token: Token) -> None:
     if token.application_credential is not None and not token.application_credential.unrestricted:
         raise ForbiddenError(
-            "You are not authorized to perform the requested action: Using method 'application_credential' is "
-            "not allowed for managing additional application credentials. Log in with a password, or with an "
+            "You are not authorized to perform the requested action: Using method 'application_credential' "
+            "is not allowed for managing additional application credentials. Log in with a password, or with an "
             "unrestricted application credential."
         )
 
@@ -100,7 +98,8 @@ def _roles(wanted: NewCredential, token: Token) -> list[Role]:
         else:
             raise InvalidError(
                 f"Invalid input for field 'application_credential.roles[{number}]': could not find role "
-                f"{ref.id or ref.name} among those of the token: {', '.join(role.name for role in token.roles)}."
+                f"{ref.id or ref.name} among those of the token: "
+                f"{', '.join(role.name for role in token.roles)}."
             )
     return list(chosen.values())
 

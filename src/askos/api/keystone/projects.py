@@ -41,9 +41,7 @@ class Projects:
         await self._context.admin(request)
         found: list[Project] = []
         if only_default(request, "domain_id", "parent_id") and not flag(request, "is_domain"):
-            found = await self._directory.projects(
-                name=request.query.get("name"), enabled=flag(request, "enabled")
-            )
+            found = await self._directory.projects(name=request.query.get("name"), enabled=flag(request, "enabled"))
         return self._listing(request, "projects", found)
 
     async def of_user(self, request: web.Request) -> web.Response:
@@ -94,9 +92,7 @@ class Projects:
                 enabled=project.enabled if wanted.enabled is UNSET else wanted.enabled,
             )
 
-        return self._one(
-            request, await self._directory.update_project(request.match_info["project_id"], changed)
-        )
+        return self._one(request, await self._directory.update_project(request.match_info["project_id"], changed))
 
     async def delete(self, request: web.Request) -> web.Response:
         """Remove an empty project."""
@@ -130,8 +126,8 @@ def _check_place(wanted: NewProject | ProjectChange) -> None:
     for field, value in (("domain_id", wanted.domain_id), ("parent_id", wanted.parent_id)):
         if value is not None and value != DOMAIN_ID:
             raise InvalidError(
-                f"Invalid input for field 'project.{field}': {value!r}. All projects of this cloud are directly "
-                f"below its only domain, {DOMAIN_ID!r}; leave the field out."
+                f"Invalid input for field 'project.{field}': {value!r}. All projects of this cloud are "
+                f"directly below its only domain, {DOMAIN_ID!r}; leave the field out."
             )
     if wanted.is_domain:
         raise InvalidError("Invalid input for field 'project.is_domain': this cloud has one domain only.")

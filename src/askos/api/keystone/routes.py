@@ -47,8 +47,8 @@ def _refusals(context: Context) -> list[web.RouteDef]:
 
     async def missing(request: web.Request) -> web.Response:
         raise NotFoundError(
-            f"The resource could not be found: {request.method} {request.path}. This cloud's identity service "
-            "is the part of Keystone v3 that clients of containers need."
+            f"The resource could not be found: {request.method} {request.path}. This cloud's identity "
+            "service is the part of Keystone v3 that clients of containers need."
         )
 
     return [

@@ -78,9 +78,7 @@ def _handlers(
     async def every(request: web.Request) -> web.Response:
         query = request.query
         fitting = [
-            item
-            for item in await items(request)
-            if all(item[name] == query[name] for name in filters if name in query)
+            item for item in await items(request) if all(item[name] == query[name] for name in filters if name in query)
         ]
         return reply(wire.listing(context.v3(request), many, many, fitting))
 
@@ -102,11 +100,7 @@ def _services(catalog: list[Json]) -> list[Json]:
 
 
 def _endpoints(catalog: list[Json]) -> list[Json]:
-    return [
-        {**endpoint, "service_id": one["id"], "enabled": True}
-        for one in catalog
-        for endpoint in one["endpoints"]
-    ]
+    return [{**endpoint, "service_id": one["id"], "enabled": True} for one in catalog for endpoint in one["endpoints"]]
 
 
 def _regions(catalog: list[Json]) -> list[Json]:

@@ -77,9 +77,12 @@ class Tokens:
         try:
             token = await self._context.identity.inspect(secret)
         except UnauthorizedError as error:
-            raise NotFoundError("Could not find token: it never was, or it expired or was revoked.") from
-            error if not sender.is_admin and sender.user.id != token.user.id: raise forbidden(request) return
-            secret, token
+            raise NotFoundError(
+                "Could not find token: there never was such a one, or it expired or was revoked."
+            ) from error
+        if not sender.is_admin and sender.user.id != token.user.id:
+            raise forbidden(request)
+        return secret, token
 
     def _token(self, request: web.Request, token: Token, secret: str, status: int) -> web.Response:
         catalog = None

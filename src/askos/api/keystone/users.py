@@ -46,9 +46,7 @@ class Users:
         await self._context.admin(request)
         found: list[User] = []
         if only_default(request, "domain_id"):
-            found = await self._directory.users(
-                name=request.query.get("name"), enabled=flag(request, "enabled")
-            )
+            found = await self._directory.users(name=request.query.get("name"), enabled=flag(request, "enabled"))
         v3 = self._context.v3(request)
         return reply(wire.listing(v3, "users", "users", [wire.user(v3, one) for one in found]))
 

@@ -17,9 +17,7 @@ def routes(context: Context) -> list[web.RouteDef]:
             "status": "stable",
             "updated": "2020-04-07T00:00:00Z",
             "links": [{"rel": "self", "href": f"{context.v3(request)}/"}],
-            "media-types": [
-                {"base": "application/json", "type": "application/vnd.openstack.identity-v3+json"}
-            ],
+            "media-types": [{"base": "application/json", "type": "application/vnd.openstack.identity-v3+json"}],
         }
 
     async def every(request: web.Request) -> web.Response:

@@ -24,13 +24,11 @@ _DOMAIN = {"id": DOMAIN_ID, "name": DOMAIN_NAME}
 
 def time_of(us: int) -> str:
     """Microseconds since the epoch as 2026-01-31T12:00:00.000000Z."""
-    return (
-        datetime.fromtimestamp(us // 1_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%S") + f".{us % 1_000_000:06d}Z"
-    )
+    return datetime.fromtimestamp(us // 1_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%S") + f".{us % 1_000_000:06d}Z"
 
 
 def parse_time(text: str, field: str) -> int:
-    """ISO 8601 (UTC unless it says otherwise) to microseconds since the epoch. InvalidError names the field."""
+    """ISO 8601 (UTC if it does not say) to microseconds since the epoch. InvalidError names the field."""
     try:
         moment = datetime.fromisoformat(text)
         if moment.tzinfo is None:
@@ -109,16 +107,19 @@ def role(v3: str, value: Role) -> Json:
     }
 
 
+def _reference(value: Role | User | Project, *, names: bool) -> Json:
+    if not names:
+        return {"id": value.id}
+    named: Json = {"id": value.id, "name": value.name}
+    return named if isinstance(value, Role) else {**named, "domain": _DOMAIN}
+
+
 def assignment(v3: str, value: RoleAssignment, *, names: bool) -> Json:
     """A role assignment, with names beside the ids if asked for."""
     path = f"projects/{value.project.id}/users/{value.user.id}/roles/{value.role.id}"
     shown_role, shown_user, shown_project = (
-        {"id": part.id, **({"name": part.name} if names else {})}
-        for part in (value.role, value.user, value.project)
+        _reference(part, names=names) for part in (value.role, value.user, value.project)
     )
-    if names:
-        shown_user = {**shown_user, "domain": _DOMAIN}
-        shown_project = {**shown_project, "domain": _DOMAIN}
     return {
         "role": shown_role,
         "user": shown_user,

@@ -1,0 +1,201 @@
+"""Removing what a crash left in our private containerd and what nothing refers to any more.
+
+containerd tidies up when it starts, but not everything: killed in the middle of making or removing a sandbox it can
+leave a network namespace, a shim, a container that CRI does not know, its snapshot, a mount or a control group.
+
+What is touched belongs to us alone: it lies under our state folder, its command line carries our socket's address,
+or it is in our cloud's control group. What CRI knows is never touched; that is the agent's to remove. Nothing is
+made while a sweep runs, so what is not referred to now is not about to be either.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from askos.adapters.containerd import cgroups, mounts, teardown
+from askos.adapters.containerd.proto import containerd_api_pb2 as api
+from askos.adapters.containerd.rpc import NAMESPACE, RpcError, failed
+from askos.adapters.containerd.runtime import ContainerdRuntime
+
+_CALL_S = 20.0
+_SETTLE_S = 0.5
+_SIGKILL = 9
+_SANDBOX_ID = "io.kubernetes.cri.sandbox-id"
+
+
+async def sweep(runtime: ContainerdRuntime, state: Path, socket: Path) -> list[str]:
+    """Remove leftovers; returns what was removed, one line each. For a private containerd only.
+
+    `state` and `socket`: of the `PrivateContainerd`. Call it after containerd has started or come back, and now
+    and then. Idempotent; raises RuntimeFailedError when containerd does not answer.
+    """
+    try:
+        async with runtime.held():
+            return await _Sweep(runtime, state, socket).run()
+    except RpcError as error:
+        raise failed(error, "look for leftovers in containerd") from None
+
+
+class _Sweep:
+    def __init__(self, runtime: ContainerdRuntime, state: Path, socket: Path) -> None:
+        self._runtime = runtime
+        self._client = runtime.client
+        self._state = state
+        self._socket = socket
+        self._removed: list[str] = []
+
+    async def run(self) -> list[str]:
+        await self._execs()
+        await self._containers()
+        known = await self._known()
+        await self._snapshots(known)
+        await self._shims(known)
+        ids = set(known)
+        await asyncio.to_thread(self._bundles, ids)
+        await asyncio.to_thread(self._groups, ids)
+        await asyncio.to_thread(self._namespaces, _namespaces(known.values()))
+        return self._removed
+
+    async def _known(self) -> dict[str, Any]:
+        request = api.ListContainersRequest()
+        answer = await self._client.call("containers.v1.Containers/List", request, _CALL_S)
+        return {container.id: container for container in answer.containers}
+
+    async def _execs(self) -> None:
+        """Processes and pipes of exec sessions of a dead predecessor."""
+        if not self._runtime.exec_root.is_dir():
+            return
+        for folder in list(self._runtime.exec_root.iterdir()):
+            container, _, exec_id = folder.name.partition(".")
+            if folder.name in self._runtime.live_execs:
+                continue
+            fields = {"container_id": container, "exec_id": exec_id}
+            for method, request in (
+                ("Kill", api.KillRequest(**fields, signal=_SIGKILL)),
+                ("DeleteProcess", api.DeleteProcessRequest(**fields)),
+            ):
+                with contextlib.suppress(RpcError):
+                    await self._client.call(f"tasks.v1.Tasks/{method}", request, _CALL_S)
+            shutil.rmtree(folder, ignore_errors=True)
+            self._removed.append(f"exec session {exec_id} of container {container}")
+
+    async def _containers(self) -> None:
+        """Containers in containerd's books that CRI does not know."""
+        sandboxes, containers = await self._runtime.cri_lists()
+        in_cri = {item.id for item in (*sandboxes, *containers)}
+        for container_id, container in (await self._known()).items():
+            if container_id in in_cri:
+                continue
+            kill = api.KillRequest(container_id=container_id, signal=_SIGKILL, all=True)
+            await self._try("tasks.v1.Tasks/Kill", kill)
+            for _ in range(40):
+                delete = api.DeleteTaskRequest(container_id=container_id)
+                if await self._try("tasks.v1.Tasks/Delete", delete) != "failed_precondition":
+                    break
+                await asyncio.sleep(0.05)
+            request = api.DeleteContainerRequest(id=container_id)
+            await self._try("containers.v1.Containers/Delete", request)
+            await self._remove_snapshot(container.snapshotter, container.snapshot_key)
+            self._removed.append(f"container {container_id}")
+
+    async def _snapshots(self, known: dict[str, Any]) -> None:
+        """Writable layers that no container uses. Those of a pull under way ("extract-…") are left alone."""
+        used = {container.snapshot_key for container in known.values()}
+        request = api.ListSnapshotsRequest(snapshotter=self._runtime.snapshotter)
+        found = []
+        async for page in self._client.stream("snapshots.v1.Snapshots/List", request, _CALL_S):
+            found += [i.name for i in page.info if i.kind == api.ACTIVE and not i.name.startswith("extract-")]
+        for name in found:
+            if name not in used and await self._remove_snapshot(self._runtime.snapshotter, name):
+                self._removed.append(f"snapshot {name}")
+
+    async def _shims(self, known: dict[str, Any]) -> None:
+        """Shims that serve no task. One that is just ending is given the time to."""
+        idle: set[str] | None = None
+        for _ in range(2):
+            answer = await self._client.call("tasks.v1.Tasks/List", api.ListTasksRequest(), _CALL_S)
+            serving = {_sandbox_of(known.get(task.id), task.id) for task in answer.tasks}
+            now = set(await asyncio.to_thread(teardown.shims, self._socket)) - serving
+            idle = now if idle is None else idle & now
+            if not idle:
+                return
+            await asyncio.sleep(_SETTLE_S)
+        for shim_id, process in teardown.shims(self._socket).items():
+            if idle and shim_id in idle:
+                await teardown.end_shim(self._socket, shim_id, process)
+                self._removed.append(f"shim {shim_id}")
+
+    def _bundles(self, known: set[str]) -> None:
+        """Folders, mounts and runc's records of containers that containerd does not know."""
+        for folder, word in (
+            (self._state / "io.containerd.runtime.v2.task" / NAMESPACE, "bundle"),
+            (self._state / "runc" / NAMESPACE, "runc record"),
+            (self._state / "io.containerd.grpc.v1.cri" / "sandboxes", "sandbox folder"),
+            (self._state / "io.containerd.grpc.v1.cri" / "containers", "container folder"),
+        ):
+            for path in _children(folder):
+                if path.name not in known:
+                    for group in cgroups.groups(self._runtime.instance).get(path.name, []):
+                        cgroups.kill(group)
+                    mounts.remove_tree(path)
+                    self._removed.append(f"{word} {path.name}")
+
+    def _groups(self, known: set[str]) -> None:
+        """Control groups of containers that containerd does not know, with what still runs in them."""
+        for name, folders in cgroups.groups(self._runtime.instance).items():
+            if name not in known:
+                for folder in folders:
+                    cgroups.kill(folder)
+                    cgroups.remove(folder)
+                self._removed.append(f"control group {name}")
+
+    def _namespaces(self, used: set[str]) -> None:
+        """Network namespaces that no sandbox refers to."""
+        for path in _children(self._state / "io.containerd.grpc.v1.cri" / "netns"):
+            if str(path) not in used:
+                # Mounted over twice after an unlucky restart: each unmount takes one away.
+                while mounts.unmount(path):
+                    pass
+                path.unlink(missing_ok=True)
+                self._removed.append(f"network namespace {path.name}")
+
+    async def _remove_snapshot(self, snapshotter: str, key: str) -> bool:
+        request = api.RemoveSnapshotRequest(snapshotter=snapshotter, key=key)
+        return await self._try("snapshots.v1.Snapshots/Remove", request) is None
+
+    async def _try(self, method: str, request: Any) -> str | None:
+        """Call; the code of what went wrong, or None."""
+        try:
+            await self._client.call(method, request, _CALL_S)
+        except RpcError as error:
+            if error.away:
+                raise
+            return error.code
+        return None
+
+
+def _children(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+def _sandbox_of(container: Any | None, container_id: str) -> str:
+    """The id under which the shim of a task was started: its sandbox's."""
+    if container is None:
+        return container_id
+    annotations = json.loads(container.spec.value or b"{}").get("annotations") or {}
+    return str(annotations.get(_SANDBOX_ID, container_id))
+
+
+def _namespaces(containers: Any) -> set[str]:
+    paths = set()
+    for container in containers:
+        linux = json.loads(container.spec.value or b"{}").get("linux") or {}
+        for namespace in linux.get("namespaces") or []:
+            if namespace.get("type") == "network" and namespace.get("path"):
+                paths.add(namespace["path"])
+    return paths
