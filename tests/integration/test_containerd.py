@@ -485,8 +485,11 @@ async def test_pulling_from_a_registry(bench: Bench, tmp_path: Path) -> None:
         await asyncio.sleep(60)
         return web.Response()
 
+    async def hello(_: web.Request) -> web.StreamResponse:
+        return web.json_response({})
+
     app = web.Application()
-    app.router.add_get("/v2/", lambda _: web.json_response({}))
+    app.router.add_get("/v2/", hello)
     app.router.add_get("/v2/hang/{rest:.*}", hang)
     app.router.add_get("/v2/{name:.+}/{kind:manifests|blobs}/{what}", serve)
     runner = web.AppRunner(app, shutdown_timeout=0.1)

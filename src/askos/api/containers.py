@@ -23,9 +23,7 @@ from askos.ports.store import NewCapsule, Query, Store
 MAX_LIMIT = 1000
 EXECUTE_TIMEOUT_S = 5.0
 EXECUTE_OUTPUT_BYTES = 4 << 20
-FILTERS = frozenset(
-    {"name", "image", "project_id", "user_id", "memory", "host", "task_state", "status", "auto_remove"}
-)
+FILTERS = frozenset({"name", "image", "project_id", "user_id", "memory", "host", "task_state", "status", "auto_remove"})
 _PAGING = frozenset({"limit", "marker", "sort_key", "sort_dir", "all_projects"})
 
 
@@ -60,9 +58,7 @@ class Containers:
     async def shown(self, request: Request, capsule: Capsule, *, links: bool = True) -> dict[str, Any]:
         """One container as the caller may see it."""
         host_name = await self._host_name(capsule.placement.host_uuid)
-        shown = representation.container(
-            capsule, self._clock(), admin=request.caller.is_admin, host_name=host_name
-        )
+        shown = representation.container(capsule, self._clock(), admin=request.caller.is_admin, host_name=host_name)
         if links:
             shown["links"] = representation.links(request.host_url, capsule.uuid)
         return shown
@@ -84,9 +80,7 @@ class Containers:
         items = self._rendered.join(page, self._clock(), admin=admin)
         following = None
         if len(page) == query.limit:
-            kept = {
-                k: v for k, v in request.query.items() if k not in ("marker", "sort_key", "sort_dir", "limit")
-            }
+            kept = {k: v for k, v in request.query.items() if k not in ("marker", "sort_key", "sort_dir", "limit")}
             parameters = {
                 "sort_key": query.sort_key,
                 "sort_dir": query.sort_dir,
@@ -207,15 +201,11 @@ class Containers:
 
     async def stop(self, request: Request) -> web.Response:
         """POST stop: SIGTERM, then SIGKILL after `timeout` seconds."""
-        return await self._wish(
-            request, "stop", "stopped", "stopping", run=False, timeout_s=_timeout(request)
-        )
+        return await self._wish(request, "stop", "stopped", "stopping", run=False, timeout_s=_timeout(request))
 
     async def reboot(self, request: Request) -> web.Response:
         """POST reboot: stop if it runs, then start."""
-        return await self._wish(
-            request, "reboot", "running", "rebooting", run=True, timeout_s=_timeout(request)
-        )
+        return await self._wish(request, "reboot", "running", "rebooting", run=True, timeout_s=_timeout(request))
 
     async def kill(self, request: Request) -> web.Response:
         """POST kill. KILL ends the container for good, as docker does; other signals are only delivered."""

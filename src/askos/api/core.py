@@ -74,6 +74,7 @@ class Route(NamedTuple):
 
     @property
     def segments(self) -> tuple[str, ...]:
+        """The path's parts."""
         return tuple(s for s in self.path.split("/") if s)
 
 
@@ -149,9 +150,7 @@ class Dispatcher:
                 raise ApiError(401, "The request you have made requires authentication.") from error
         if route is None:
             if allowed and len(segments) <= 3:
-                raise ApiError(
-                    405, "Method Not Allowed", detail="", headers={"Allow": ", ".join(sorted(allowed))}
-                )
+                raise ApiError(405, "Method Not Allowed", detail="", headers={"Allow": ", ".join(sorted(allowed))})
             raise ApiError(404, "Not Found", detail="")
         if segments[:1] == ("v1",):
             request.version = microversion.negotiate(raw.headers.get(microversion.HEADER))

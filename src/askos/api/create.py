@@ -13,15 +13,17 @@ from typing import Any
 from askos.api import policy, schemas
 from askos.api.errors import ApiError, invalid_field, invalid_value
 from askos.api.microversion import Version
-from askos.model.capsules import CapsuleSpec, ContainerSpec, RestartPolicy
+from askos.model.capsules import CapsuleSpec, ContainerSpec, PullPolicy, RestartPolicy
 from askos.model.errors import InvalidError
 from askos.model.identity import Caller
 from askos.model.images import normalise
 
-_GREEK = (
-    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho sigma tau upsilon "
-    "phi chi psi omega"
-).split()
+_GREEK = [
+    *("alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu"),
+    *("nu", "xi", "omicron", "pi", "rho", "sigma", "tau", "upsilon", "phi", "chi", "psi", "omega"),
+]
+
+_PULL: dict[str, PullPolicy] = {"never": "never", "always": "always", "ifnotpresent": "ifnotpresent"}
 
 _POLICIES = {
     "image_pull_policy": "container:create:image_pull_policy",
@@ -39,9 +41,7 @@ def random_name() -> str:
     return f"{random.choice(_GREEK)}-{random.randint(1, 24)}-container"  # noqa: S311 - a name, not a secret
 
 
-def spec_of(
-    body: dict[str, Any], version: Version, caller: Caller, zones: set[str]
-) -> tuple[str, CapsuleSpec]:
+def spec_of(body: dict[str, Any], version: Version, caller: Caller, zones: set[str]) -> tuple[str, CapsuleSpec]:
     """Name and spec of a checked body. Raises 400s and 403s that name the field."""
     for field, rule in _POLICIES.items():
         # Zun asks policy whenever the key is there and not null, even for `false`.
@@ -79,10 +79,8 @@ def spec_of(
         interactive=interactive,
         tty=tty,
         cpu=1.0 if cpu is None else schemas.number("cpu", cpu, 0.1, schemas.MAX_CPU),
-        memory_mib=512
-        if memory is None
-        else int(schemas.number("memory", memory, 4, schemas.MAX_MEMORY_MIB)),
-        image_pull_policy=(body.get("image_pull_policy") or "ifnotpresent").lower(),
+        memory_mib=512 if memory is None else int(schemas.number("memory", memory, 4, schemas.MAX_MEMORY_MIB)),
+        image_pull_policy=_PULL[(body.get("image_pull_policy") or "ifnotpresent").lower()],
     )
     spec = CapsuleSpec(
         containers=[container],
@@ -92,9 +90,7 @@ def spec_of(
         labels={k: v if isinstance(v, str) else str(v) for k, v in (body.get("labels") or {}).items()},
     )
     if spec.auto_remove and spec.restart_policy.name != "no":
-        raise invalid_value(
-            "auto_remove and restart_policy exclude each other: a removed container cannot restart"
-        )
+        raise invalid_value("auto_remove and restart_policy exclude each other: a removed container cannot restart")
     return body.get("name") or random_name(), spec
 
 
@@ -109,17 +105,13 @@ def split(field: str, command: str) -> list[str]:
 def _refuse_unsupported(body: dict[str, Any], zones: set[str]) -> None:
     for field in _LATER:
         if body.get(field):
-            raise invalid_field(
-                field, body[field], "it is not supported by this release of Askos; leave it out"
-            )
+            raise invalid_field(field, body[field], "it is not supported by this release of Askos; leave it out")
     if body.get("host"):
         raise invalid_field("host", body["host"], "choosing a host is not supported by this release of Askos")
     if body.get("disk") is not None:
         raise invalid_field("disk", body["disk"], "disk limits are not supported by this release of Askos")
     if body.get("cpu_policy") == "dedicated":
-        raise invalid_field(
-            "cpu_policy", "dedicated", "dedicated CPUs are not supported by this release of Askos"
-        )
+        raise invalid_field("cpu_policy", "dedicated", "dedicated CPUs are not supported by this release of Askos")
     if body.get("image_driver") == "glance":
         raise invalid_field("image_driver", "glance", "this cloud has no Glance; use docker or leave it out")
     if schemas.boolean(body.get("auto_heal"), False):

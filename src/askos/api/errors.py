@@ -33,9 +33,7 @@ class ApiError(Exception):
     def body(self, request_id: str) -> bytes:
         """The JSON body. A 401 has Keystone middleware's form."""
         if self.status == 401:
-            return msgspec.json.encode(
-                {"error": {"code": 401, "title": "Unauthorized", "message": self.title}}
-            )
+            return msgspec.json.encode({"error": {"code": 401, "title": "Unauthorized", "message": self.title}})
         error = {
             "request_id": request_id,
             "code": self.code,

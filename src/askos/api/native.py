@@ -54,9 +54,7 @@ class Native:
         if not argv:
             raise invalid_query("command", "", "a command is required")
         if request.raw.headers.get("Upgrade", "").lower() != "websocket":
-            raise ApiError(
-                400, "This is a WebSocket endpoint: connect with an Upgrade.", code="container.invalid"
-            )
+            raise ApiError(400, "This is a WebSocket endpoint: connect with an Upgrade.", code="container.invalid")
         capsule, host = await self._placed(request, "execute")
         exec_request = {
             "argv": argv,
@@ -70,7 +68,7 @@ class Native:
             frames = stream.frames()
             # The first frame says that the process has started; a failure before it is an HTTP error.
             await anext(frames, None)
-            socket = web.WebSocketResponse(protocols=PROTOCOLS, max_msg_size=4 << 20, heartbeat=30.0)
+            socket = web.WebSocketResponse(protocols=PROTOCOLS, max_msg_size=4 << 20)
             await socket.prepare(request.raw)
             feeder = asyncio.create_task(_feed(socket, stream))
             try:

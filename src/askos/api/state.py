@@ -19,12 +19,8 @@ ALLOWED: dict[str, frozenset[str]] = {
     "kill": frozenset({"Running", "Restarting"}),
     "reboot": frozenset({"Created", "Running", "Stopped", "Error"}),
     "execute": frozenset({"Running"}),
-    "logs": frozenset(
-        {"Created", "Error", "Paused", "Running", "Stopped", "Restarting", "Creating", "Unknown"}
-    ),
-    "delete": frozenset(
-        {"Created", "Error", "Stopped", "Deleted", "Dead", "Creating", "Unknown", "Deleting"}
-    ),
+    "logs": frozenset({"Created", "Error", "Paused", "Running", "Stopped", "Restarting", "Creating", "Unknown"}),
+    "delete": frozenset({"Created", "Error", "Stopped", "Deleted", "Dead", "Creating", "Unknown", "Deleting"}),
 }
 
 
@@ -32,9 +28,7 @@ def check(action: str, capsule: Capsule) -> None:
     """Raises a 409 when the container's status does not allow the action."""
     status = zun_status.view(capsule.wish, capsule.placement, capsule.report).status
     if status not in ALLOWED[action]:
-        raise ConflictError(
-            f"Cannot {action} container {capsule.uuid} in {status} state", "invalid-state-exception"
-        )
+        raise ConflictError(f"Cannot {action} container {capsule.uuid} in {status} state", "invalid-state-exception")
 
 
 def next_wish(

@@ -116,6 +116,7 @@ class Worker:
         return 0
 
     async def _act(self, a: Assignment, action: reconcile.Action) -> None:
+        begun = self.agent.clock()
         work = asyncio.ensure_future(self.agent.act(a, action))
         if isinstance(action, reconcile.PullImage | reconcile.StopContainer):
             self._interruptible = work
@@ -125,6 +126,8 @@ class Worker:
             if not work.done():
                 work.cancel()
             self._interruptible = None
+            took_ms = (self.agent.clock() - begun) / 1000
+            _log.debug("capsule %s: %s, %.1f ms", a.capsule_uuid, type(action).__name__, took_ms)
         if isinstance(action, reconcile.PullImage):
             self._pulled = a.wish.generation
 
@@ -133,9 +136,7 @@ class Worker:
         # A runtime that is away (being restarted) is nobody's fault and does not count.
         away = isinstance(error, UnavailableError) and not isinstance(action, reconcile.PullImage)
         self._failures += 0 if away else 1
-        final = isinstance(error, NotFoundError) or (
-            isinstance(error, RuntimeFailedError) and not error.retryable
-        )
+        final = isinstance(error, NotFoundError) or (isinstance(error, RuntimeFailedError) and not error.retryable)
         limit = 3 if isinstance(action, reconcile.PullImage) else MAX_FAILURES
         if a.wish.state == "deleted":
             final = False
@@ -250,8 +251,8 @@ class Agent:
             )
         else:
             (sandboxes, containers), image = await seen, None
-        for thing in (*sandboxes, *containers):
-            self._owners[thing.id] = a.capsule_uuid
+        self._owners.update((s.id, a.capsule_uuid) for s in sandboxes)
+        self._owners.update((c.id, a.capsule_uuid) for c in containers)
         return reconcile.Observed(
             sandboxes=[reconcile.Sandbox(s.id, s.attempt, s.ready) for s in sandboxes],
             containers=[_container(c) for c in containers],
@@ -365,15 +366,11 @@ class Agent:
         """Remove what belongs to capsules that are not this host's (any more)."""
         for c in containers:
             if c.capsule_uuid not in self.workers:
-                _log.info(
-                    "removing container %s of capsule %s, which is not assigned here", c.id, c.capsule_uuid
-                )
+                _log.info("removing container %s of capsule %s, which is not assigned here", c.id, c.capsule_uuid)
                 await self.runtime.remove_container(c.id)
         for s in sandboxes:
             if s.capsule_uuid not in self.workers:
-                _log.info(
-                    "removing sandbox %s of capsule %s, which is not assigned here", s.id, s.capsule_uuid
-                )
+                _log.info("removing sandbox %s of capsule %s, which is not assigned here", s.id, s.capsule_uuid)
                 await self.runtime.stop_sandbox(s.id)
                 await self.runtime.remove_sandbox(s.id)
 

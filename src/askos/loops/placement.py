@@ -18,7 +18,7 @@ from askos.ports.store import Store
 _log = logging.getLogger(__name__)
 
 
-class Waiting(Exception):  # noqa: N818
+class Waiting(Exception):
     """Rolls a placement back: it is too early to decide."""
 
 
@@ -66,10 +66,7 @@ class PlacementLoop:
         return waiting
 
     def _choose(self, capsule: Capsule, loads: list[placement.Load]) -> str | None:
-        if (
-            not any(load.host.connected for load in loads)
-            and self._clock() < capsule.wish.at_us + self._patience_us
-        ):
+        if not any(load.host.connected for load in loads) and self._clock() < capsule.wish.at_us + self._patience_us:
             raise Waiting
         containers = capsule.spec.containers
         cpu = round(sum(c.cpu for c in containers) * 1000)

@@ -34,6 +34,10 @@ ContainerState = Literal["waiting", "running", "exited"]
 """Kubernetes' three container states: waiting (with a reason), running, exited ("terminated")."""
 
 
+PullPolicy = Literal["never", "always", "ifnotpresent"]
+"""When to ask the registry for an image."""
+
+
 class RestartPolicy(msgspec.Struct, frozen=True):
     """What to do when a process ends by itself. `max_retries` counts only for on-failure; 0 means no limit."""
 
@@ -60,7 +64,7 @@ class ContainerSpec(msgspec.Struct, frozen=True):
     """Shares: 1.0 is 1024 shares of the kernel's cpu controller."""
     memory_mib: int = 512
     """Hard limit."""
-    image_pull_policy: Literal["never", "always", "ifnotpresent"] = "ifnotpresent"
+    image_pull_policy: PullPolicy = "ifnotpresent"
 
 
 class CapsuleSpec(msgspec.Struct, frozen=True):

@@ -52,11 +52,7 @@ def normalise(ref: str) -> str:
         path = f"library/{path}"
     for component in path.split("/"):
         if not _COMPONENT.fullmatch(component):
-            why = (
-                "use lower case"
-                if component != component.lower()
-                else "letters, digits and . _ - between them"
-            )
+            why = "use lower case" if component != component.lower() else "letters, digits and . _ - between them"
             raise _invalid(ref, f"{component!r} is not allowed in a name ({why})")
     if len(domain) + 1 + len(path) > _LONGEST:
         raise _invalid(ref, f"the name is longer than {_LONGEST} characters")

@@ -199,9 +199,7 @@ def _delete(a: Assignment, seen: Observed, trouble: Trouble | None, now_us: int)
     if trouble is not None and now_us < trouble.retry_us:
         return Decision([], report, look_us=trouble.retry_us)
     actions: list[Action] = [
-        StopContainer(c.id, a.wish.stop_timeout_s)
-        for c in seen.containers
-        if c.state in ("running", "unknown")
+        StopContainer(c.id, a.wish.stop_timeout_s) for c in seen.containers if c.state in ("running", "unknown")
     ]
     actions += [StopSandbox(s.id) for s in seen.sandboxes if s.ready]
     actions += [RemoveSandbox(s.id) for s in seen.sandboxes]
@@ -341,19 +339,13 @@ def _discard(seen: Observed, unwanted: list[Container]) -> list[Action]:
 
 
 def _lost(a: Assignment, seen: Observed, now_us: int) -> Decision:
-    if (
-        a.report.settled
-        and a.report.generation == a.wish.generation
-        and a.report.state in ("error", "exited")
-    ):
+    if a.report.settled and a.report.generation == a.wish.generation and a.report.state in ("error", "exited"):
         kept = a.report
         return Decision([], kept)
     last = a.report.containers[0]
     if a.spec.restart_policy.name in ("always", "unless-stopped"):
         return _bring_up(a, seen, run=a.wish.run, attempt=last.restarts + 1, now_us=now_us)
-    message = (
-        "The container is gone from its host: something outside Askos removed it. Start it to make it again."
-    )
+    message = "The container is gone from its host: something outside Askos removed it. Start it to make it again."
     return Decision([], _report(a, seen, "error", now_us, settled=True, reason=message))
 
 

@@ -81,11 +81,7 @@ def status_detail(status: str, container: ContainerReport | None, now_us: int) -
         return f"Up {_ago((now_us - container.started_us) // 1_000_000)}"
     if status == "Restarting":
         return "Restarting"
-    if (
-        status in ("Stopped", "Error")
-        and container.finished_us is not None
-        and container.exit_code is not None
-    ):
+    if status in ("Stopped", "Error") and container.finished_us is not None and container.exit_code is not None:
         ago = _ago((now_us - container.finished_us) // 1_000_000)
         return f"Exited({container.exit_code}) {ago} ago " + ("(error)" if container.exit_code else "")
     return "Created" if status == "Created" else None

@@ -104,7 +104,9 @@ def test_an_application_credential_needs_no_user():
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"OS_PASSWORD": ""}, "no password"), ({"OS_USERNAME": ""}, "no user name"), ({"OS_PROJECT_NAME": ""}, "no project"),
+    [
+     ({"OS_PASSWORD": ""}, "no password"), ({"OS_USERNAME": ""}, "no user name"),
+     ({"OS_PROJECT_NAME": ""}, "no project"),
      ({"OS_AUTH_URL": "ks.example"}, "does not begin with http"), ({"OS_APPLICATION_CREDENTIAL_ID": "i"}, "no secret")],
 )  # fmt: skip
 def test_what_is_missing_is_named(change, message):

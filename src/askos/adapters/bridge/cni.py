@@ -98,10 +98,10 @@ class Server:
         """Begin to listen. SetupError when the socket cannot be made or another agent has it."""
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
             if self._path.exists():
                 _refuse_if_alive(self._path)
                 self._path.unlink()
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
             sock.bind(str(self._path))
             self._path.chmod(0o600)  # before it listens: nobody else can have connected
         except OSError as error:
@@ -134,6 +134,8 @@ class Server:
             request = await asyncio.wait_for(reader.read(_LIMIT), _READ_TIMEOUT_S)
             while not reader.at_eof() and len(request) < _LIMIT:
                 request += await asyncio.wait_for(reader.read(_LIMIT), _READ_TIMEOUT_S)
+            if not request:
+                return  # only asked whether somebody listens
             code, answer = await self._answer(request)
             writer.write(b"%d\n" % code + answer)
             await writer.drain()

@@ -6,6 +6,7 @@ import asyncio
 import secrets
 import struct
 from collections.abc import Callable
+from typing import cast
 
 _TRY_S = 2.0
 _DEADLINE_S = 5.0
@@ -72,8 +73,8 @@ class _Waiter(asyncio.DatagramProtocol):
         self.answer = answer
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.DatagramTransport)
-        transport.sendto(self._wire)
+        # asyncio's own transport is no subclass of DatagramTransport.
+        cast("asyncio.DatagramTransport", transport).sendto(self._wire)
 
     def datagram_received(self, data: bytes, addr: tuple[str | bytes, int]) -> None:
         if not self.answer.done() and _answers(data, self._wire, self._question_end):

@@ -77,6 +77,8 @@ class BridgeNetwork:
         """Guards `_bridges`, the rules and the name services' sockets."""
         self._bridges: dict[str, Bridge] = {}
         """Networks whose bridge, rules and name service stand, by uuid."""
+        self._walled: dict[str, Bridge] = {}
+        """The bridges that the packet rules know."""
         self._wanted: Counter[str] = Counter()
         """Networks that a call under way needs: their bridges are not collected."""
         self._busy: dict[str, tuple[asyncio.Lock, int]] = {}
@@ -93,8 +95,8 @@ class BridgeNetwork:
             raise SetupError(f"Cannot make the folder {self._state_root}: {error.strerror}.") from None
         async with self._lock:
             found = await self._run(self._adopt)
-            await rules.apply(self._instance, found)
             self._bridges = {bridge.network_uuid: bridge for bridge in found}
+            await self._wall(self._bridges)
             if found:
                 self._forwarding_on()
             for bridge in found:
@@ -259,7 +261,7 @@ class BridgeNetwork:
                 await self._run(partial(links.make_bridge, instance=self._instance, bridge=bridge))
             self._forwarding_on()
             bridges = {**self._bridges, **{bridge.network_uuid: bridge for bridge in new}}
-            await rules.apply(self._instance, bridges.values())
+            await self._wall(bridges)
             self._bridges = bridges  # only now: a network counts as ready when its walls stand
             for bridge in new:
                 await self._names.serve(bridge)
@@ -305,11 +307,15 @@ class BridgeNetwork:
                 del standing[uuid]
         for uuid in set(self._bridges) - set(standing):
             await self._names.unserve(uuid)
-        if standing != self._bridges or not await rules.exists(self._instance):
-            await rules.apply(self._instance, standing.values())
+        if standing != self._walled or not await rules.exists(self._instance):
+            await self._wall(standing)
         self._bridges = standing
         for bridge in standing.values():
             await self._names.serve(bridge)
+
+    async def _wall(self, bridges: dict[str, Bridge]) -> None:
+        await rules.apply(self._instance, bridges.values())
+        self._walled = dict(bridges)
 
     def _adopt(self, nl: rtnl.Netlink) -> list[Bridge]:
         return links.bridges(nl, self._instance)

@@ -111,7 +111,7 @@ class Archive:
     def _index(self) -> dict[str, tarfile.TarInfo]:
         entries: dict[str, tarfile.TarInfo] = {}
         try:
-            with tarfile.open(fileobj=cast(IO[bytes], _Headers(self._file)), mode="r:") as tar:
+            with tarfile.open(fileobj=cast("IO[bytes]", _Headers(self._file)), mode="r:") as tar:
                 for count, member in enumerate(tar):
                     if count >= _ENTRIES_LIMIT:
                         raise self._invalid(f"it has more than {_ENTRIES_LIMIT} entries")

@@ -64,7 +64,7 @@ async def pull(client: Client, ref: str, progress: PullProgress | None, stall_s:
                     progress(meter.done, meter.total)
             if time.monotonic() - meter.moved > (_UNPACK_S if meter.complete else stall_s):
                 raise UnavailableError(
-                    f"Could not pull {ref}: nothing came from {ref.split('/')[0]} for {stall_s:.0f} s. "
+                    f"Could not pull {ref}: nothing came from {ref.split('/', maxsplit=1)[0]} for {stall_s:.0f} s. "
                     "Check the network of the host and try again."
                 )
         answer = await pulling
@@ -116,7 +116,7 @@ class _Meter:
 
 def _explained(error: RpcError, ref: str) -> AskosError:
     text = error.text.lower()
-    registry = ref.split("/")[0]
+    registry = ref.split("/", maxsplit=1)[0]
     if error.away and "dial tcp" not in text:
         return RuntimeFailedError(f"Could not pull {ref}: containerd does not answer. It is tried again.")
     # First who did not answer: such messages can contain the word "not found" as well (of a host's name).

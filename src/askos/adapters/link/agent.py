@@ -50,9 +50,7 @@ class _AgentCall:
     async def send(self, frame: Frame) -> None:
         for start in range(0, max(len(frame.data), 1), frames.CHUNK):
             last = start + frames.CHUNK >= len(frame.data)
-            piece = Frame(
-                frame.channel, frame.data[start : start + frames.CHUNK], frame.eof and last, frame.control
-            )
+            piece = Frame(frame.channel, frame.data[start : start + frames.CHUNK], frame.eof and last, frame.control)
             await self._stream.write(frames.to_wire(piece))
 
     async def frames(self) -> AsyncIterator[Frame]:

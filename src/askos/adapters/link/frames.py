@@ -44,9 +44,7 @@ def failure(error: BaseException) -> pb.CallFrame:
     if isinstance(error, errors.RuntimeFailedError):
         kind = "runtime-retryable" if error.retryable else "runtime-final"
         return pb.CallFrame(failure=pb.Failure(kind=kind, message=str(error)))
-    return pb.CallFrame(
-        failure=pb.Failure(kind="internal", message="The host's agent failed; its log tells why.")
-    )
+    return pb.CallFrame(failure=pb.Failure(kind="internal", message="The host's agent failed; its log tells why."))
 
 
 def raised(message: pb.Failure) -> errors.AskosError:

@@ -75,9 +75,7 @@ class _ServerCall:
             return
         for start in range(0, max(len(frame.data), 1), frames.CHUNK):
             last = start + frames.CHUNK >= len(frame.data)
-            piece = Frame(
-                frame.channel, frame.data[start : start + frames.CHUNK], frame.eof and last, frame.control
-            )
+            piece = Frame(frame.channel, frame.data[start : start + frames.CHUNK], frame.eof and last, frame.control)
             try:
                 await context.write(frames.to_wire(piece))
             except (grpc.RpcError, asyncio.InvalidStateError, grpc.aio.InternalError, grpc.aio.UsageError):
@@ -190,9 +188,7 @@ class LinkServer(pb_grpc.LinkServicer):  # type: ignore[misc]  # generated witho
         if first is grpc.aio.EOF or first.WhichOneof("body") != "hello":
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the first message must be a hello")
         if first.hello.protocol != PROTOCOL:
-            await context.abort(
-                grpc.StatusCode.FAILED_PRECONDITION, f"this server speaks link protocol {PROTOCOL}"
-            )
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"this server speaks link protocol {PROTOCOL}")
         facts = _facts_of(first.hello.facts_json)
         try:
             number = await self._store.register_host(facts, self._availability_zone)
@@ -234,9 +230,7 @@ class LinkServer(pb_grpc.LinkServicer):  # type: ignore[misc]  # generated witho
                 resync_at = loop.time() + RESYNC_S
                 current = {a.capsule_uuid: a for a in await self._store.assignments(session.facts.uuid)}
                 session.touched.update(
-                    uuid
-                    for uuid, a in current.items()
-                    if session.sent.get(uuid) != (a.epoch, a.wish.generation)
+                    uuid for uuid, a in current.items() if session.sent.get(uuid) != (a.epoch, a.wish.generation)
                 )
                 session.touched.update(session.sent.keys() - current.keys())
             session.wake.clear()

@@ -92,9 +92,7 @@ class Database:
 def _translated(error: DBAPIError) -> UnavailableError:
     reason = str(error.orig)
     if "full" in reason or "disk I/O" in reason:
-        return UnavailableError(
-            f"Cannot write to the database: {reason}. Free some disk space and try again."
-        )
+        return UnavailableError(f"Cannot write to the database: {reason}. Free some disk space and try again.")
     return UnavailableError(f"The database cannot do this now: {reason}.")
 
 

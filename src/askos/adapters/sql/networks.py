@@ -17,9 +17,7 @@ from askos.plan import pools
 
 async def project_network(connection: AsyncConnection, project_id: str, now_us: int) -> Network:
     """The project's network; made from the cloud's pool at its first use."""
-    query = (
-        select(networks).where(networks.c.project_id == project_id).order_by(networks.c.created_us).limit(1)
-    )
+    query = select(networks).where(networks.c.project_id == project_id).order_by(networks.c.created_us).limit(1)
     row = (await connection.execute(query)).first()
     if row is not None:
         return rows.network(row)
@@ -27,9 +25,7 @@ async def project_network(connection: AsyncConnection, project_id: str, now_us: 
     taken = set((await connection.execute(select(networks.c.cidr))).scalars())
     cidr = next((s for s in pools.subnets(pool) if s not in taken), None)
     if cidr is None:
-        raise ConflictError(
-            f"Cannot make a network for this project: the pool {pool} has no free subnet left."
-        )
+        raise ConflictError(f"Cannot make a network for this project: the pool {pool} has no free subnet left.")
     gateway = str(next(ipaddress.ip_network(cidr).hosts()))
     network = Network(str(uuid.uuid4()), project_id, "default", cidr, gateway, str(uuid.uuid4()))
     await connection.execute(

@@ -6,7 +6,6 @@ hint to loops in this process; whoever must not miss anything reads the change l
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -21,7 +20,6 @@ from askos.adapters.sql.schema import capsules, changes, cloud, hosts, networks,
 from askos.model.capsules import Assignment, Capsule, CapsuleReport, Network, Placement, Port, Report, Wish
 from askos.model.errors import ConflictError, InvalidError, NotFoundError
 from askos.model.hosts import Host, HostFacts
-from askos.plan import zun_status
 from askos.plan.placement import Load
 from askos.ports.clock import now_us as system_clock
 from askos.ports.store import Change, Kind, NewCapsule, Query
@@ -206,9 +204,7 @@ class SqlStore:
         async with self._db.read() as connection:
             return list((await connection.execute(query)).scalars())
 
-    async def place(
-        self, uuid: str, choose: Callable[[Capsule, list[Load]], str | None], failure: str
-    ) -> bool:
+    async def place(self, uuid: str, choose: Callable[[Capsule, list[Load]], str | None], failure: str) -> bool:
         """See `ports.store.Store`."""
         async with self._db.write() as connection:
             capsule = await self._one(connection, capsules.c.uuid == uuid)
@@ -242,9 +238,7 @@ class SqlStore:
             .group_by(capsules.c.host_uuid)
             .subquery()
         )
-        query = select(hosts, claims.c.cpu, claims.c.memory).outerjoin(
-            claims, claims.c.host_uuid == hosts.c.uuid
-        )
+        query = select(hosts, claims.c.cpu, claims.c.memory).outerjoin(claims, claims.c.host_uuid == hosts.c.uuid)
         return [
             Load(rows.host(row), int(row.cpu or 0), int(row.memory or 0))
             for row in (await connection.execute(query)).all()
@@ -279,26 +273,20 @@ class SqlStore:
                     continue
                 if sent.gone and capsule.wish.state == "deleted":
                     revision = await self._remove(connection, capsule)
-                    changed.append(
-                        Change(revision, capsule.kind, capsule.uuid, deleted=True, host_uuid=host_uuid)
-                    )
+                    changed.append(Change(revision, capsule.kind, capsule.uuid, deleted=True, host_uuid=host_uuid))
                     forget.append(capsule.uuid)
                     continue
                 revision = await self._write_report(connection, capsule, sent.report)
                 known[capsule.uuid] = msgspec.structs.replace(capsule, report=sent.report)
                 if revision:
-                    changed.append(
-                        Change(revision, capsule.kind, capsule.uuid, deleted=False, host_uuid=None)
-                    )
+                    changed.append(Change(revision, capsule.kind, capsule.uuid, deleted=False, host_uuid=None))
         for change in changed:
             self._on_change(change)
         await self._auto_remove([known[r.capsule_uuid] for r in reports if r.capsule_uuid in known])
         return forget
 
     async def _write_report(self, connection: AsyncConnection, capsule: Capsule, report: Report) -> int:
-        if msgspec.structs.replace(report, observed_us=0) == msgspec.structs.replace(
-            capsule.report, observed_us=0
-        ):
+        if msgspec.structs.replace(report, observed_us=0) == msgspec.structs.replace(capsule.report, observed_us=0):
             return 0
         capsule = msgspec.structs.replace(capsule, report=report)
         return await self._save(connection, capsule, report=rows.text(report))
@@ -342,9 +330,7 @@ class SqlStore:
             clash = select(hosts.c.uuid).where(hosts.c.hostname == facts.hostname, hosts.c.uuid != facts.uuid)
             if (await connection.execute(clash)).first() is not None:
                 raise ConflictError(f'Another host is registered under the name "{facts.hostname}".')
-            row = (
-                await connection.execute(select(hosts.c.session).where(hosts.c.uuid == facts.uuid))
-            ).first()
+            row = (await connection.execute(select(hosts.c.session).where(hosts.c.uuid == facts.uuid))).first()
             values = {
                 "hostname": facts.hostname,
                 "facts": rows.text(facts),
@@ -382,9 +368,7 @@ class SqlStore:
         """See `ports.store.Store`."""
         query = select(changes).where(changes.c.revision > after).order_by(changes.c.revision).limit(limit)
         async with self._db.read() as connection:
-            return [
-                Change(r.revision, r.kind, r.uuid, r.deleted) for r in (await connection.execute(query)).all()
-            ]
+            return [Change(r.revision, r.kind, r.uuid, r.deleted) for r in (await connection.execute(query)).all()]
 
     async def revision(self) -> int:
         """See `ports.store.Store`."""
@@ -475,6 +459,7 @@ def _after(column: Any, marker_id: int, marker_value: Any, *, descending: bool) 
         return beyond_id
     if marker_value is None:
         # NULLs sort first on SQLite and MariaDB, last on PostgreSQL in ascending order: keep to ids within them.
-        return or_(and_(column.is_(None), beyond_id), column.is_not(None) if not descending else False)
+        within = and_(column.is_(None), beyond_id)
+        return within if descending else or_(within, column.is_not(None))
     beyond = column < marker_value if descending else column > marker_value
     return or_(beyond, and_(column == marker_value, beyond_id))
