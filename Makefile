@@ -1,37 +1,56 @@
-# Askos. `make up` and `make test` are the two commands; DATA=, ADDRESS= and PORT= choose another cloud.
-SHELL := /bin/bash
-ifdef DATA
-export ASKOS_DATA := $(DATA)
+# Askos. `make up` runs a cloud on this machine, `make test` checks the code; `make help` lists the rest.
+#
+# Which cloud: DATA=FOLDER ADDRESS=IP PORT=NUMBER, or ASKOS_DATA, ASKOS_ADDRESS, ASKOS_PORT in the environment.
+# Only words on make's command line count as DATA, ADDRESS and PORT: a stray PORT in the environment does not.
+ifeq ($(origin DATA),command line)
+export ASKOS_DATA := $(abspath $(DATA))
 endif
-ifdef ADDRESS
+ifeq ($(origin ADDRESS),command line)
 export ASKOS_ADDRESS := $(ADDRESS)
 endif
-ifdef PORT
+ifeq ($(origin PORT),command line)
 export ASKOS_PORT := $(PORT)
 endif
 
-.PHONY: help up down clean test lint unit integration acceptance bench format lock
-help:          ## What there is
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 20
-up:            ## Install what is missing, start a whole cloud, run a first container
+python := .venv/bin/python
+
+.PHONY: help up down clean test lint unit integration acceptance bench format lock dev
+
+help:
+	@echo 'make up           install what is missing, start the cloud, run a first container'
+	@echo 'make down         stop the cloud and its containers; its data stays'
+	@echo 'make clean        down, and remove its data, the virtual environment and caches'
+	@echo 'make test         lint, unit, integration and acceptance tests; installs what they need'
+	@echo 'make bench        measure; BENCH_JSON=FILE keeps the figures'
+	@echo 'make lint | unit | integration | acceptance | format | lock'
+
+up:
 	@scripts/up.sh
-down:          ## Stop the cloud and its containers; the data stays
+
+down:
 	@scripts/down.sh
-clean:         ## Stop, and remove the data and the virtual environment
-	@scripts/down.sh --clean
-test:          ## Checks and all tests, on real containers
+
+clean:
+	@scripts/clean.sh
+
+dev:
+	@scripts/install.sh --dev
+
+test:
 	@scripts/test.sh
-lint:          ## Checks alone
-	@scripts/install.sh --dev && scripts/lint.sh
-unit:          ## The tests that take seconds
-	@scripts/test.sh tests/unit
-integration:   ## One real neighbour each: containerd, the kernel's network, a database
-	@scripts/test.sh tests/integration
-acceptance:    ## The program as its users run it
-	@scripts/test.sh tests/acceptance
-bench:         ## Speed, as ratios in one run; BENCH_JSON=FILE keeps the figures
-	@scripts/install.sh --dev && .venv/bin/python -m bench.run
-format:        ## Format the code
-	@.venv/bin/ruff check --fix -q . ; .venv/bin/ruff format -q .
-lock:          ## Pin dependencies anew (needs uv)
-	@scripts/lock.sh --upgrade
+
+lint: dev
+	@scripts/lint.sh
+
+unit integration acceptance: dev
+	@scripts/test.sh $@
+
+bench: dev
+	@$(python) bench/run.py
+
+format: dev
+	@.venv/bin/ruff check --fix --quiet src tests bench scripts
+	@.venv/bin/ruff format src tests bench scripts
+
+lock:
+	@scripts/lock.sh

@@ -1,39 +1,46 @@
-"""Fails when the tables in `schema.py` and what the migrations make are not the same."""
+"""Do the migrations lead to the tables that the code declares, and does the code know the newest one?"""
 
 from __future__ import annotations
 
-import asyncio
 import sys
 import tempfile
 from pathlib import Path
 
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine
 
-from askos.adapters.sql.database import Database, sqlite_url
-from askos.adapters.sql.migrate import upgrade
+from askos.adapters.sql import migrate
 from askos.adapters.sql.schema import metadata
 
-
-async def _migrated(path: Path) -> None:
-    database = Database(sqlite_url(path))
-    await upgrade(database)
-    await database.close()
+FOLDER = Path(migrate.__file__).parent / "migrations"
 
 
 def main() -> int:
-    """Compare on an empty database."""
+    """0 when all is well."""
+    config = Config()
+    config.set_main_option("script_location", str(FOLDER))
+    heads = ScriptDirectory.from_config(config).get_heads()
+    if heads != [migrate.HEAD]:
+        print(f"The newest migration is {heads}, but migrate.HEAD is {migrate.HEAD!r}.", file=sys.stderr)  # noqa: T201
+        return 1
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "askos.db"
-        asyncio.run(_migrated(path))
-        engine = create_engine(f"sqlite:///{path}")
+        url = f"sqlite:///{folder}/check.db"
+        config.attributes["url"] = url
+        command.upgrade(config, "head")
+        engine = create_engine(url)
         with engine.connect() as connection:
-            found = compare_metadata(MigrationContext.configure(connection), metadata)
+            context = MigrationContext.configure(
+                connection, opts={"compare_type": True, "compare_server_default": True}
+            )
+            differences = compare_metadata(context, metadata)
         engine.dispose()
-    for difference in found:
-        sys.stderr.write(f"schema and migrations differ: {difference}\n")
-    return 1 if found else 0
+    for difference in differences:
+        print(f"The tables and the migrations differ: {difference}", file=sys.stderr)  # noqa: T201
+    return 1 if differences else 0
 
 
 if __name__ == "__main__":

@@ -1,19 +1,10 @@
 #!/usr/bin/env bash
-# `make down` and `make clean` (--clean): stop the cloud; clean also removes its data and what install.sh made here.
-. "$(dirname "$0")/common.sh"
-if [ -x "$venv/bin/askos" ] && [ -d "$ASKOS_DATA" ]; then
-  "$venv/bin/askos" down
-fi
-if [ "${1:-}" = --clean ]; then
-  case $ASKOS_DATA in
-    /|/var|/var/lib|/usr|/home|/root|/tmp|"$HOME") fail "will not remove $ASKOS_DATA" ;;
-  esac
-  if [ -e "$ASKOS_DATA" ]; then
-    [ -e "$ASKOS_DATA/instance" ] || [ -z "$(ls -A "$ASKOS_DATA")" ] ||
-      fail "will not remove $ASKOS_DATA: it does not look like a cloud's data folder."
-    rm -rf --one-file-system -- "$ASKOS_DATA"
-  fi
-  if [ "$(readlink "$link" 2>/dev/null)" = "$venv/bin/askos" ]; then rm -f "$link"; fi
-  rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
-  find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
-fi
+# `make down`: stop the cloud and its containers, and leave nothing of it but its data.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/common.sh
+data=$(data_folder)
+[ -e "$data/instance" ] || { say "  no cloud was ever started in $data"; exit 0; }
+need_root down "stops containers"
+[ -x .venv/bin/askos ] || scripts/install.sh
+.venv/bin/askos down --data "$data"

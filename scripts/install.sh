@@ -1,77 +1,99 @@
 #!/usr/bin/env bash
-# Installs what is missing: Debian packages, the virtual environment, and askos on the PATH. Quick when nothing is.
-# With --dev also what the tests and checks need.
-. "$(dirname "$0")/common.sh"
-need_root "install packages"
+# Installs what is missing and nothing else: Debian packages, and the virtual environment with the pinned packages.
+# With --dev, also what the tests need. Does nothing, in no time, when all is there.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/common.sh
 
-packages=(containerd runc nftables iproute2 busybox-static python3 python3-venv ca-certificates)
 lock=requirements.lock
-if [ "${1:-}" = --dev ]; then
-  packages+=(docker-registry debootstrap util-linux procps wrk)
-  lock=requirements-dev.lock
-fi
+[ "${1:-}" = --dev ] && lock=requirements-dev.lock
 
-missing=()
-for package in "${packages[@]}"; do
-  dpkg-query -W -f '${db:Status-Status}\n' "$package" 2>/dev/null | grep -qx installed || missing+=("$package")
-done
-if [ ${#missing[@]} -gt 0 ]; then
-  say "installing Debian packages: ${missing[*]}"
+packages=(containerd runc nftables iproute2 busybox-static)
+[ "$lock" = requirements-dev.lock ] && packages+=(docker-registry)
+
+# Debian packages
+
+is_installed() { [ "$(dpkg-query -W -f='${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }
+
+missing_packages() {
+  local package
+  for package in "$@"; do is_installed "$package" || printf '%s ' "$package"; done
+}
+
+apt_install() {
   export DEBIAN_FRONTEND=noninteractive
-  # Packages that start services must not: Askos runs its own containerd.
-  policy=/usr/sbin/policy-rc.d made_policy=
-  if [ ! -e "$policy" ]; then
-    printf '#!/bin/sh\nexit 101\n' > "$policy"
-    chmod 755 "$policy"
-    made_policy=1
+  # The lists may be there and good: updating them is slow, so try without.
+  apt-get install -y -qq --no-install-recommends "$@" ||
+    { apt-get update -qq && apt-get install -y -qq --no-install-recommends "$@"; }
+}
+
+install_packages() {
+  local missing
+  if ! command -v dpkg-query >/dev/null; then
+    for program in containerd runc nft ip busybox; do
+      command -v "$program" >/dev/null || die "$program is missing. Install it: only Debian's packages are known here."
+    done
+    return
   fi
-  trap '[ -z "$made_policy" ] || rm -f "$policy"' EXIT
-  log=$(mktemp)
-  apt-get install -y -q --no-install-recommends "${missing[@]}" > "$log" 2>&1 ||
-    { apt-get update -q > "$log" 2>&1 && apt-get install -y -q --no-install-recommends "${missing[@]}" >> "$log" 2>&1; } ||
-    { tail -20 "$log" >&2; fail "apt-get could not install ${missing[*]}; its last lines are above."; }
-  rm -f "$log"
-  [ -z "$made_policy" ] || rm -f "$policy"
-  trap - EXIT
-  done_in
+  read -ra missing <<<"$(missing_packages "$@")"
+  [ ${#missing[@]} = 0 ] && return
+  [ "$(id -u)" = 0 ] || die "these Debian packages are missing: ${missing[*]}. Become root to have them installed."
+  step "installing Debian packages: ${missing[*]}" -- apt_install "${missing[@]}" ||
+    die "apt-get could not install ${missing[*]}; what it said is above."
+}
+
+# Python
+
+is_usable() { "$1" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; }
+
+find_python() {
+  local candidate
+  for candidate in ${PYTHON:+"$PYTHON"} /usr/bin/python3 python3 python3.13 python3.12 python3.11; do
+    candidate=$(command -v "$candidate" 2>/dev/null) || continue
+    if is_usable "$candidate"; then
+      printf '%s' "$candidate"
+      return
+    fi
+  done
+  return 1
+}
+
+make_environment() {
+  local python
+  if ! python=$(find_python); then
+    install_packages python3 python3-venv
+    python=$(find_python) || die "no Python from 3.11 on was found. Install one, or name it: PYTHON=/path/to/python3."
+  fi
+  step "making a virtual environment with $("$python" --version)" -- "$python" -m venv --clear .venv
+}
+
+# What was installed is written down in the environment; the same words mean that there is nothing to do.
+fingerprint() {
+  { cat "$1" pyproject.toml; pwd; .venv/bin/python --version; } | sha256sum | cut -d' ' -f1
+}
+
+is_current() { [ "$(cat ".venv/.installed-$1" 2>/dev/null)" = "$(fingerprint "$1")" ]; }
+
+pip() { .venv/bin/python -m pip --disable-pip-version-check --no-input --quiet "$@"; }
+
+install_packages "${packages[@]}"
+if ! [ -x .venv/bin/python ] || ! is_usable .venv/bin/python; then make_environment; fi
+if ! is_current "$lock"; then
+  count=$(grep -c '==' "$lock")
+  step "installing $count pinned Python packages" -- pip install --require-hashes --no-deps -r "$lock" ||
+    die "pip could not install the packages of $lock; what it said is above."
+  step "installing askos" -- pip install --no-deps --no-build-isolation -e . ||
+    die "pip could not install askos itself; what it said is above."
+  # The development lock holds all of the other.
+  for done in requirements.lock "$lock"; do fingerprint "$done" > ".venv/.installed-$done"; done
 fi
 
-# The first Python that is new enough and can make a virtual environment.
-python=
-for candidate in "${PYTHON:-}" python3 /usr/bin/python3; do
-  [ -n "$candidate" ] || continue
-  if "$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
-    python=$candidate
-    break
-  fi
-done
-[ -n "$python" ] || fail "needs Python 3.11 or newer with venv. Install python3 and python3-venv, or set PYTHON."
-
-if [ ! -x "$venv/bin/python" ]; then
-  say "making the virtual environment"
-  "$python" -m venv "$venv"
-  done_in
-fi
-# The dev lock holds everything of the plain one, so that a dev environment is good for both.
-want=$(sha256sum pyproject.toml requirements*.lock | sha256sum | cut -c1-40)
-have=$(cat "$venv/installed" 2>/dev/null || true)
-if [ "$have" != "$want $lock" ] && [ "$have" != "$want requirements-dev.lock" ]; then
-  say "installing Python packages from $lock"
-  log=$(mktemp)
-  { "$venv/bin/python" -m pip install -q --disable-pip-version-check --require-hashes -r "$lock" &&
-    "$venv/bin/python" -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e . ; } > "$log" 2>&1 ||
-    { tail -20 "$log" >&2; fail "pip could not install the packages of $lock; its last lines are above."; }
-  rm -f "$log"
-  "$venv/bin/python" -m compileall -q src > /dev/null || true
-  printf '%s %s\n' "$want" "$lock" > "$venv/installed"
-  done_in
-fi
-
-if [ "$(readlink "$link" 2>/dev/null)" != "$venv/bin/askos" ]; then
-  if [ -e "$link" ] && [ ! -L "$link" ]; then
-    say "leaving $link alone, which is not ours; use $venv/bin/askos"
-  else
-    mkdir -p "$(dirname "$link")"
-    ln -sfn "$venv/bin/askos" "$link"
-  fi
+# The command on the PATH: only a link of ours is replaced.
+link=${ASKOS_LINK:-/usr/local/bin/askos} program=$PWD/.venv/bin/askos
+if [ "$(readlink "$link" 2>/dev/null)" != "$program" ] && [ "$(id -u)" = 0 ] && [ "$lock" = requirements.lock ]; then
+  case $(readlink "$link" 2>/dev/null) in
+    '') [ -e "$link" ] && say "  $link is not ours and was left alone; use $program" || ln -s "$program" "$link" ;;
+    */.venv/bin/askos) ln -sfn "$program" "$link" ;;
+    *) say "  $link is not ours and was left alone; use $program" ;;
+  esac
 fi

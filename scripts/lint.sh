@@ -1,19 +1,15 @@
 #!/usr/bin/env bash
-# Everything that can be checked without running the program.
-. "$(dirname "$0")/common.sh"
-bin=$venv/bin
-say "ruff"
-"$bin/ruff" check --quiet src tests bench scripts
-"$bin/ruff" format --check --quiet src tests bench scripts
-say "import contracts"
-"$bin/lint-imports" --no-cache > /tmp/askos-imports.$$ 2>&1 || { cat /tmp/askos-imports.$$; rm -f /tmp/askos-imports.$$; exit 1; }
+# `make lint`: style, types, import contracts, and that nothing generated or pinned has drifted.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/common.sh
+say "== lint"
+export PATH=$PWD/.venv/bin:$PATH
+ruff check --quiet src tests bench scripts
+ruff format --quiet --check src tests bench scripts || die "some files are not formatted: run \`make format\`."
+mypy --no-error-summary
+lint-imports --no-logo >/tmp/askos-imports.$$ 2>&1 || { cat /tmp/askos-imports.$$; rm -f /tmp/askos-imports.$$; exit 1; }
 rm -f /tmp/askos-imports.$$
-say "types"
-"$bin/mypy"
-say "generated code"
 scripts/protos.sh --check
-"$bin/python" scripts/check_migrations.py
-say "lock files name no registry"
-if grep -nE -- '--(index-url|extra-index-url|find-links|trusted-host)|https?://' requirements*.lock; then
-  fail "a lock file names a registry: run scripts/lock.sh"
-fi
+python scripts/check_locks.py
+python scripts/check_migrations.py

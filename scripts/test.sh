@@ -1,11 +1,23 @@
 #!/usr/bin/env bash
-# `make test`: install what the tests need, then lint and every test. Arguments go to pytest.
-. "$(dirname "$0")/common.sh"
-need_root "run the tests, which run real containers"
-"$root/scripts/install.sh" --dev
-if [ $# -eq 0 ]; then
+# `make test`: lint, then unit, integration and acceptance tests. With names of test folders: only those.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/common.sh
+begin=$(date +%s%N)
+scripts/install.sh --dev
+
+# No variable of the caller's shell may lead a test to another cloud.
+for name in $(compgen -e | grep -E '^(OS_|ASKOS_)' || true); do unset "$name"; done
+
+if [ $# = 0 ]; then
+  [ "$(id -u)" = 0 ] || die "\`make test\` must be run as root: it starts containers. \`make lint unit\` need not."
   scripts/lint.sh
-  set -- tests
+  set -- unit integration acceptance
 fi
-say "pytest $*"
-exec "$venv/bin/pytest" -q "$@"
+for suite in "$@"; do
+  suite_begin=$(date +%s%N)
+  say "== $suite"
+  .venv/bin/python -m pytest -q "tests/$suite"
+  say "== $suite: $(since "$suite_begin")"
+done
+say "== all passed: $(since "$begin")"

@@ -28,13 +28,8 @@ class Paths:
 
     @property
     def run(self) -> Path:
-        """Sockets and pid files; empty when nothing runs."""
+        """Sockets and what lives as long as they; not there when nothing runs."""
         return self.data / "run"
-
-    @property
-    def pid(self) -> Path:
-        """The process id of `askos up --detach`."""
-        return self.run / "askos.pid"
 
     @property
     def link_socket(self) -> Path:
@@ -79,12 +74,7 @@ class Paths:
     @property
     def containerd_socket(self) -> Path:
         """The private containerd's socket. containerd makes another one with `.ttrpc` behind its name."""
-        return self.containerd_state / "containerd.sock"
-
-    @property
-    def containerd_config(self) -> Path:
-        """The private containerd's generated configuration."""
-        return self.data / "containerd.toml"
+        return self.containerd_state / "c.sock"
 
     @property
     def cni_bin(self) -> Path:

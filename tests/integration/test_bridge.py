@@ -11,6 +11,7 @@ import socket
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -19,14 +20,18 @@ from typing import Any
 import dns.message
 import dns.rcode
 import dns.rrset
+import msgspec
 import pytest
 
 from askos.adapters.bridge import rules
 from askos.adapters.bridge.host import host_routes
+from askos.adapters.containerd.packing import make_busybox_archive
+from askos.adapters.containerd.supervise import PrivateContainerd
 from askos.model.errors import SetupError
 from askos.ports.network import Names
 
 from . import bridge_fixtures as fx
+from . import containerd_fixtures as ctd
 from .bridge_fixtures import Cloud, cloud_at, network
 
 pytestmark = pytest.mark.skipif(not fx.CAN, reason="needs root, iproute2 and nftables")
@@ -351,8 +356,6 @@ asyncio.run(main())
 
 
 def msgspec_text(box: fx.Box) -> str:
-    import msgspec
-
     return msgspec.json.encode(box.attachment()).decode()
 
 
@@ -553,3 +556,48 @@ def test_host_routes_name_what_the_host_reaches() -> None:
         if first != "default":
             assert (first if "/" in first else f"{first}/32") in routes
     assert "0.0.0.0/0" not in routes
+
+
+async def test_real_containerd_takes_the_plugins(tmp_path: Path) -> None:
+    """ADD, DEL and our loopback through CRI; names as a container's own C library asks for them."""
+    ctd.needs_containerd()
+    async with cloud_at(tmp_path / "a", grace_s=0) as cloud:
+        red = network("10.77.0.0/22")
+        boxes = [cloud.box((red, f"10.77.0.{number}")) for number in (2, 3)]
+        await cloud.net.set_names([Names(red, {"web": ["10.77.0.3"]})])
+        data = Path(tempfile.mkdtemp(prefix="askos-ctd-"))
+        bench = ctd.Bench(data, "net")
+        bench.containerd = PrivateContainerd(data, "net", cni_bin_dir=cloud.bin, cni_conf_dir=cloud.conf)
+        try:
+            await bench.containerd.start()
+            await bench.runtime.close()
+            bench.runtime = bench.make_runtime()
+            await bench.runtime.start()
+            await asyncio.to_thread(make_busybox_archive, data / "busybox.tar")
+            await bench.runtime.import_image(str(data / "busybox.tar"))
+            configs = [
+                msgspec.structs.replace(bench.sandbox(box.uuid), dns_servers=["10.77.0.1"], dns_search=[])
+                for box in boxes
+            ]
+            sandboxes = [await bench.runtime.run_sandbox(config) for config in configs]
+            assert {path.stem for path in cloud.state.glob("*.json")} == set(sandboxes)
+            script = "ping -c1 -W2 web && ping -c1 -W2 web.askos.internal && nslookup nobody; ip -4 addr show lo"
+            config = bench.container(boxes[0].uuid, "sh", "-c", script)
+            made = await bench.runtime.create_container(sandboxes[0], config, configs[0])
+            await bench.runtime.start_container(made)
+            await bench.ended(boxes[0].uuid)
+            log = bench.log(boxes[0].uuid)
+            assert log.count("PING web") == 2, log
+            assert log.count("10.77.0.3") >= 2, log
+            assert log.count(" 0% packet loss") == 2, log
+            assert "NXDOMAIN" in log
+            assert "127.0.0.1/8" in log
+            await cloud.net.collect(set(sandboxes), [red])
+            for made in sandboxes:
+                await bench.runtime.stop_sandbox(made)
+                await bench.runtime.remove_sandbox(made)
+            assert list(cloud.state.iterdir()) == []
+            await cloud.net.collect(set(), [])
+            assert [line for line in fx.left_of(cloud.instance) if not line.startswith("table")] == []
+        finally:
+            await ctd.close_bench(bench)

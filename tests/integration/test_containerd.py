@@ -19,6 +19,7 @@ import pytest
 from aiohttp import web
 
 from askos.adapters.containerd import cgroups, mounts, processes, teardown
+from askos.adapters.containerd.packing import make_pause_archive
 from askos.adapters.containerd.proto import containerd_api_pb2 as api
 from askos.adapters.containerd.sweep import sweep
 from askos.model.errors import ConflictError, NotFoundError, RuntimeFailedError, SetupError, UnavailableError
@@ -98,8 +99,8 @@ async def test_many_askings_at_once_make_one_sandbox(bench: Bench) -> None:
 
 async def test_what_the_process_gets(bench: Bench) -> None:
     capsule, _, container = await bench.up(
-        "sh", "-c", "echo $A; pwd; hostname; cat /etc/resolv.conf; grep -E 'NoNewPrivs|Seccomp:|CapEff' /proc/1/status; "
-        "sleep 100",
+        "sh", "-c", "echo $A; pwd; hostname; cat /etc/resolv.conf; "
+        "grep -E 'NoNewPrivs|Seccomp:|CapEff' /proc/1/status; sleep 100",
         environment={"A": "b c"}, workdir="/tmp", cpu=0.5, memory_bytes=48 << 20,
     )  # fmt: skip
     await asyncio.sleep(0.5)
@@ -191,7 +192,7 @@ async def test_too_much_memory_is_named(bench: Bench) -> None:
 
     async def listen() -> None:
         async for event in bench.runtime.events():
-            events.append(event)
+            events.append(event)  # noqa: PERF401 - it is looked at while it grows
 
     listener = asyncio.create_task(listen())
     await asyncio.sleep(0.2)
@@ -225,7 +226,9 @@ async def test_files_are_carried_over_once(bench: Bench) -> None:
     capsule, sandbox, old = await bench.up("sh", "-c", script)
     await bench.ended(capsule)
     config = bench.sandbox(capsule)
-    again = bench.container(capsule, "sh", "-c", "cat /kept; ls /etc/group; stat -c %a /tmp/d; echo two >> /kept", run=2)
+    again = bench.container(
+        capsule, "sh", "-c", "cat /kept; ls /etc/group; stat -c %a /tmp/d; echo two >> /kept", run=2
+    )
     new = await bench.runtime.create_container(sandbox, again, config)
     for _ in range(3):  # a crash after it, and the call again
         await bench.runtime.carry_layer(old, new)
@@ -464,6 +467,12 @@ async def test_pulling_from_a_registry(bench: Bench, tmp_path: Path) -> None:
     # Its own configuration, so that nothing is here already.
     config = json.loads(files["blobs/sha256/" + manifest["config"]["digest"][7:]]) | {"author": "registry"}
     blobs = {f"sha256:{name.split('/')[-1]}": data for name, data in files.items() if name.startswith("blobs")}
+    # A layer that no other image has: random bytes after the end of the tar change nothing in it.
+    layer_data = blobs[manifest["layers"][0]["digest"]] + bytes(10240) + random.randbytes(1024)
+    manifest["layers"][0] |= {"digest": f"sha256:{hashlib.sha256(layer_data).hexdigest()}", "size": len(layer_data)}
+    blobs[manifest["layers"][0]["digest"]] = layer_data
+    config["rootfs"]["diff_ids"] = [manifest["layers"][0]["digest"]]
+    steps: list[tuple[int, int]] = []
     data = json.dumps(config).encode()
     manifest["config"] |= {"digest": f"sha256:{hashlib.sha256(data).hexdigest()}", "size": len(data)}
     blobs[manifest["config"]["digest"]] = data
@@ -477,6 +486,13 @@ async def test_pulling_from_a_registry(bench: Bench, tmp_path: Path) -> None:
         body = top if kind == "manifests" and what in ("v1", top_digest) else blobs.get(what)
         if body is None:
             return web.json_response({"errors": [{"code": "BLOB_UNKNOWN"}]}, status=404)
+        if len(body) > 1 << 20:
+            answer = web.StreamResponse(headers={"Content-Length": str(len(body))})
+            await answer.prepare(request)
+            for start in range(0, len(body), len(body) // 4 + 1):
+                await answer.write(body[start : start + len(body) // 4 + 1])
+                await asyncio.sleep(0.4)
+            return answer
         media = manifest["mediaType"] if kind == "manifests" else "application/octet-stream"
         headers = {"Docker-Content-Digest": what if what.startswith("sha256") else top_digest}
         return web.Response(body=body, content_type=media, headers=headers)
@@ -499,7 +515,10 @@ async def test_pulling_from_a_registry(bench: Bench, tmp_path: Path) -> None:
     address = f"127.0.0.1:{runner.addresses[0][1]}"
     impatient = bench.make_runtime(pull_stall_s=2.0)
     try:
-        image = await bench.runtime.pull(f"{address}/some/app:v1", lambda done, total: None)
+        image = await bench.runtime.pull(f"{address}/some/app:v1", lambda done, total: steps.append((done, total)))
+        assert steps == sorted(steps)
+        assert 0 < steps[0][0] < steps[0][1] == len(layer_data)
+        assert steps[-1][0] == steps[-1][1] >= len(layer_data)
         assert image.tags == [f"{address}/some/app:v1"]
         assert image.digests == [f"{address}/some/app@{top_digest}"]
         with pytest.raises(NotFoundError, match="does not exist"):
@@ -642,7 +661,7 @@ async def test_nothing_is_left_after_many_crashes(fresh: Bench) -> None:
     """containerd is killed at random points of making and removing; then everything known is removed and swept."""
     removed: list[str] = []
     kept, _, survivor = await fresh.up("sleep", "1000")
-    chance = random.Random(5)
+    chance = random.Random()
     for number in range(1, 11):
         makers = [asyncio.create_task(fresh.up("sleep", "1000")) for _ in range(2)]
         await asyncio.sleep(chance.uniform(0.0, 0.35))
@@ -702,6 +721,17 @@ async def test_sweep_removes_planted_leftovers(fresh: Bench) -> None:
     assert not planted.exists()
     assert await asyncio.wait_for(sleeper.wait(), 5) == -9
     assert (await fresh.one(capsule)).state == "running"
+
+
+async def test_the_sandbox_image_can_be_busybox_too(fresh: Bench) -> None:
+    archive = fresh.data / "pause.tar"
+    await asyncio.to_thread(make_pause_archive, archive, None)
+    assert await fresh.runtime.import_image(str(archive)) == ["askos.local/pause:1"]
+    capsule, _, _ = await fresh.up("sleep", "100")
+    assert [s.ready for s in (await fresh.runtime.observe(capsule))[0]] == [True]
+    answer = await fresh.runtime.client.call("tasks.v1.Tasks/List", api.ListTasksRequest(), 5)
+    commands = [processes.command_line(task.pid) for task in answer.tasks]
+    assert ["/busybox", "sleep", "2147483647"] in commands
 
 
 async def test_the_native_snapshotter_carries_too(fresh: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,7 @@ def test_defaults_are_a_loopback_cloud_in_var_lib(tmp_path: Path) -> None:
     assert settings.listen.url == "http://127.0.0.1:9517"
     assert settings.database_url == f"sqlite+aiosqlite:///{tmp_path}/askos.db"
     assert settings.link_socket == tmp_path / "run/link.sock"
-    assert settings.containerd_socket == tmp_path / "run/containerd/containerd.sock"
+    assert settings.containerd_socket == tmp_path / "run/containerd/c.sock"
     assert (settings.host.cpu_allocation_ratio, settings.host.memory_allocation_ratio) == (16.0, 1.5)
     assert Settings().data == Path("/var/lib/askos")
 
@@ -170,7 +170,7 @@ class TestFolders:
 
     def test_a_path_too_long_for_sockets(self, tmp_path: Path) -> None:
         data = tmp_path / ("x" * 100)
-        with pytest.raises(SetupError, match=r"too long a path for the sockets.*at most 70 bytes") as caught:
+        with pytest.raises(SetupError, match=r"too long a path for the sockets.*at most 79 bytes") as caught:
             prepare_folders(Paths(data))
         assert not data.exists()
         assert "\n" not in caught.value.message

@@ -81,8 +81,10 @@ async def test_old_tls_versions_are_refused(paths: Paths) -> None:
     server, client = server_context(paths, NAMES), trusting(paths)
     client.set_ciphers("ALL:@SECLEVEL=0")  # else the client itself would refuse
     client.minimum_version = client.maximum_version = ssl.TLSVersion.TLSv1_1
-    with pytest.raises(ssl.SSLError, match="PROTOCOL_VERSION"):
+    with pytest.raises(OSError):  # an alert, or a reset when that is faster
         await shake_hands(server, client, "localhost")
+    client.maximum_version = ssl.TLSVersion.TLSv1_2
+    assert await shake_hands(server, client, "localhost") is not None
 
 
 async def test_a_restart_shows_the_same_certificate(paths: Paths) -> None:

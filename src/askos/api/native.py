@@ -117,15 +117,18 @@ class Native:
         return response
 
     async def wait(self, request: Request) -> web.Response:
-        """Long poll until the container does not change by itself any more."""
+        """Long poll until the container does not change by itself any more, or (`until=running`) runs."""
+        until = request.query.get("until", "ended")
+        if until not in ("ended", "running"):
+            raise invalid_query("until", until, "it is neither ended nor running")
         timeout_s = schemas.number("timeout", request.query.get("timeout", "30"), 0, 300)
         deadline = asyncio.get_running_loop().time() + timeout_s
         uuid = (await self._containers.find(request)).uuid
         request.arguments["ident"] = uuid
         while True:
             capsule = await self._containers.find(request)
-            if settled(capsule):
-                view = zun_status.view(capsule.wish, capsule.placement, capsule.report)
+            view = zun_status.view(capsule.wish, capsule.placement, capsule.report)
+            if settled(capsule) or (until == "running" and view.status == "Running" and view.task_state is None):
                 codes = [c.exit_code for c in capsule.report.containers]
                 body = {"status": view.status, "status_reason": view.status_reason}
                 return json_response({**body, "exit_code": codes[0] if codes else None})

@@ -35,6 +35,8 @@ COLLECT_S = 60.0
 """How often leftovers are looked for."""
 SECOND_LOOKS_S = (0.02, 0.1, 0.5)
 """When to look again after a process has ended."""
+STEP_S = 0.2
+"""Steps on the way that last no longer are not reported."""
 MAX_FAILURES = 6
 """After so many failures of one wish in a row the capsule is in error."""
 GIVE_UP_US = 15 * 60 * 1_000_000
@@ -52,9 +54,12 @@ class Worker:
         self.gone = False
         self.seen = reconcile.Observed()
         self._failures = 0
+        self._failing_since_us = 0
         self._trouble: reconcile.Trouble | None = _settled_failure(assignment)
         self._pulled = 0
         self._interruptible: asyncio.Task[None] | None = None
+        self._sent: Report | None = None
+        self._later: asyncio.TimerHandle | None = None
         self.task = asyncio.create_task(self._run(), name=f"capsule {assignment.capsule_uuid}")
 
     def give(self, assignment: Assignment) -> None:
@@ -67,6 +72,12 @@ class Worker:
         last = self.report.report if self.report is not None else assignment.report
         self.assignment = msgspec.structs.replace(assignment, report=last)
         self.bell.ring()
+
+    def stop(self) -> None:
+        """Work and report no more."""
+        self.task.cancel()
+        if self._later is not None:
+            self._later.cancel()
 
     async def _run(self) -> None:
         while not self.gone:
@@ -97,6 +108,9 @@ class Worker:
             self.gone = True
             return 0
         if not decision.actions:
+            if decision.report.settled and not (self._trouble is not None and self._trouble.final):
+                # Only here, not after each action that went well: a start that always fails has some of those too.
+                self._failures, self._trouble = 0, None
             return decision.look_us
         for action in decision.actions:
             if self.assignment.wish.generation != a.wish.generation:
@@ -111,8 +125,6 @@ class Worker:
             except AskosError as error:
                 self._note(a, action, error)
                 return 0
-        self._failures = 0
-        self._trouble = None if self._trouble is None or not self._trouble.final else self._trouble
         return 0
 
     async def _act(self, a: Assignment, action: reconcile.Action) -> None:
@@ -136,12 +148,14 @@ class Worker:
         # A runtime that is away (being restarted) is nobody's fault and does not count.
         away = isinstance(error, UnavailableError) and not isinstance(action, reconcile.PullImage)
         self._failures += 0 if away else 1
+        if self._trouble is None or self._trouble.generation != a.wish.generation:
+            self._failing_since_us = now
         final = isinstance(error, NotFoundError) or (isinstance(error, RuntimeFailedError) and not error.retryable)
         limit = 3 if isinstance(action, reconcile.PullImage) else MAX_FAILURES
         if a.wish.state == "deleted":
             final = False
         else:
-            final = final or self._failures >= limit or now > a.wish.at_us + GIVE_UP_US
+            final = final or self._failures >= limit or now > self._failing_since_us + GIVE_UP_US
         _log.info(
             "capsule %s: %s failed%s: %s",
             a.capsule_uuid,
@@ -153,11 +167,24 @@ class Worker:
         self._trouble = reconcile.Trouble(a.wish.generation, str(error), final, retry_us)
 
     def _tell(self, a: Assignment, report: Report, *, gone: bool) -> None:
-        before = self.report
         self.report = CapsuleReport(a.capsule_uuid, a.epoch, report, gone)
         self.assignment = msgspec.structs.replace(self.assignment, report=report)
-        if before is None or gone or _differs(before.report, report):
-            self.agent.send([self.report])
+        if self._later is not None:
+            self._later.cancel()
+            self._later = None
+        if not gone and self._sent is not None and not _differs(self._sent, report):
+            return
+        if gone or report.settled or report.reason is not None:
+            self._send()
+        else:
+            # A step on the way: worth telling only if it lasts, since telling costs the server a transaction.
+            self._later = asyncio.get_running_loop().call_later(STEP_S, self._send)
+
+    def _send(self) -> None:
+        assert self.report is not None
+        self._later = None
+        self._sent = self.report.report
+        self.agent.send([self.report])
 
 
 def _settled_failure(a: Assignment) -> reconcile.Trouble | None:
@@ -226,7 +253,7 @@ class Agent:
         for uuid in capsule_uuids:
             worker = self.workers.pop(uuid, None)
             if worker is not None:
-                worker.task.cancel()
+                worker.stop()
         self._names.ring()
         self._relist.ring()
 
@@ -304,10 +331,9 @@ class Agent:
 
     async def stop_workers(self) -> None:
         """Stop working; leaves everything on the host as it is."""
-        tasks = [w.task for w in self.workers.values()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        for worker in self.workers.values():
+            worker.stop()
+        await asyncio.gather(*(w.task for w in self.workers.values()), return_exceptions=True)
         self.workers.clear()
 
     async def _watch_events(self) -> None:

@@ -239,6 +239,11 @@ def _run(a: Assignment, seen: Observed, now_us: int) -> Decision:
         return _bring_up(a, seen, run=wish.run, attempt=0, now_us=now_us)
     if current.state == "created":
         return _start(a, seen, current, now_us)
+    if current.state == "exited" and current.started_us is None:
+        # Its start was broken off (whoever asked for it was killed) or failed for a reason that may pass. It has
+        # not run, so this is no end: it is made again. CRI cannot start it a second time.
+        report = _report(a, seen, "none", now_us, settled=False, progress="container_creating")
+        return Decision(_discard(seen, [current]), report)
     if current.state == "running":
         actions: list[Action] = [RemoveContainer(c.id) for c in ordered if c.id != current.id]
         for sandbox in seen.sandboxes:

@@ -2,7 +2,8 @@
 
 The words are CRI's. Every call is idempotent in the direction of its name: removing what is gone succeeds,
 starting what runs succeeds, creating what exists (same capsule, run and attempt) returns the existing id.
-Every call has a deadline inside the adapter; a broken runtime raises `RuntimeFailedError`, it never hangs.
+Every call has a deadline inside the adapter; a broken runtime raises `RuntimeFailedError`, one that is away
+(it is being restarted) `UnavailableError`; none hangs.
 Only objects of this cloud are seen: other users of the same containerd stay invisible.
 """
 
@@ -160,7 +161,8 @@ class Runtime(Protocol):
         """Send a signal to the container's first process. ConflictError when it does not run."""
 
     async def carry_layer(self, from_id: str, to_id: str) -> None:
-        """Give the writable layer of an exited container to a created one, which must not have started."""
+        """Exchange the writable layers of two containers that do not run; one of them has never started. Done once
+        for each pair and direction, however often it is called. ConflictError otherwise."""
 
     async def exec(self, container_id: str, request: ExecRequest) -> ExecSession:
         """Start a process in a running container. ConflictError when the container does not run;

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import msgspec
+import uvloop
 
 from askos.model.errors import SetupError
 from askos.paths import prepare_folders
@@ -46,7 +47,7 @@ def set_up_logging(settings: Settings, *, to_file: bool) -> None:
         handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=settings.log.level.upper(), handlers=[handler])
-    for noisy in ("alembic", "sqlalchemy", "asyncio", "pyroute2", "aiohttp"):
+    for noisy in ("alembic", "sqlalchemy", "aiosqlite", "asyncio", "grpc", "pyroute2", "aiohttp"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
@@ -114,7 +115,7 @@ def start(settings: Settings, *, server: bool, agent: bool, report_fd: int | Non
 
     try:
         set_up_logging_after_folder(settings, to_file=report_fd is not None, needs_root=agent)
-        asyncio.run(run(settings, server=server, agent=agent, tell=tell))
+        uvloop.run(run(settings, server=server, agent=agent, tell=tell))
     except SetupError as error:
         tell({"error": error.message})
         raise

@@ -28,7 +28,6 @@ _DISABLED = [
     "io.containerd.internal.v1.restart",
     "io.containerd.internal.v1.tracing",
     "io.containerd.tracing.processor.v1.otlp",
-    "io.containerd.nri.v1.nri",
 ]
 
 
@@ -82,6 +81,9 @@ def render(settings: Settings) -> str:
         f"Root = {_quoted(s.state / 'runc')}",
         f"[{_CRI}.registry]",
         f"config_path = {_quoted(s.certs)}",
+        # From 2.0 on it is on, at a socket that all containerds of a machine would share.
+        '[plugins."io.containerd.nri.v1.nri"]',
+        "disable = true",
         "",
     ]
     return "\n".join(lines)

@@ -32,6 +32,7 @@ _START_S = 45.0
 _WAIT_S = 300.0
 # After the process has ended, a child of its own may keep the streams open for ever: this long silence ends them.
 _SILENCE_S = 2.0
+_KILLED_S = 5.0
 _QUEUE = 8
 _EOT = b"\x04"
 
@@ -79,12 +80,11 @@ class Exec:
 
     async def write(self, data: bytes) -> None:
         """Send to standard input; waits while the process does not read, dropped once it has ended."""
-        assert self._exit is not None
-        if self._stdin is None or self._exit.done():
+        if self._stdin is None or self._ended.done():
             return
         writing = asyncio.create_task(self._stdin.write(data))
         try:
-            await asyncio.wait({writing, self._exit}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({writing, self._ended}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             if not writing.done():
                 writing.cancel()
@@ -99,8 +99,11 @@ class Exec:
             await self.write(_EOT)
             return
         # The shim holds a writing end too, so that a pipe without us does not end: both must go.
-        self._stdin.close()
-        self._stdin = None
+        stdin, self._stdin = self._stdin, None
+        finishing = asyncio.create_task(stdin.finish())
+        await asyncio.wait({finishing, self._ended}, return_when=asyncio.FIRST_COMPLETED)
+        stdin.close()
+        await finishing
         try:
             await self._call("CloseIO", api.CloseIORequest, _CALL_S, stdin=True)
         except RpcError as error:
@@ -126,16 +129,14 @@ class Exec:
 
     async def resize(self, width: int, height: int) -> None:
         """Change the terminal's size; nothing without a tty, or when the process has ended."""
-        assert self._exit is not None
-        if not self._request.tty or self._exit.done():
+        if not self._request.tty or self._ended.done():
             return
         with contextlib.suppress(RpcError):
             await self._call("ResizePty", api.ResizePtyRequest, _CALL_S, width=width, height=height)
 
     async def wait(self) -> int:
         """The exit code; 128 + n for signal n. RuntimeFailedError when containerd has lost the process."""
-        assert self._exit is not None
-        return await asyncio.shield(self._exit)
+        return await asyncio.shield(self._ended)
 
     async def close(self) -> None:
         """Kill the process if it still runs, and free everything."""
@@ -146,17 +147,19 @@ class Exec:
             if not self._exit.done():
                 with contextlib.suppress(RpcError):
                     await self._call("Kill", api.KillRequest, _CALL_S, signal=signal.SIGKILL)
-                await asyncio.wait({self._exit}, timeout=5.0)
+                await asyncio.wait({self._exit}, timeout=_KILLED_S)
             self._exit.cancel()
             await asyncio.gather(self._exit, return_exceptions=True)
+            # The shim deletes a process once its output has gone out: take what nobody has read.
+            draining = [asyncio.create_task(_drain(reader)) for reader in self._readers.values()]
+            with contextlib.suppress(RpcError):
+                await self._call("DeleteProcess", api.DeleteProcessRequest, _CALL_S)
+            for drain in draining:
+                drain.cancel()
+            await asyncio.gather(*draining, return_exceptions=True)
         finally:
-            # Before the deletion: for a full pipe that nobody reads the shim would wait.
             self._close_pipes()
-            try:
-                with contextlib.suppress(RpcError):
-                    await self._call("DeleteProcess", api.DeleteProcessRequest, _CALL_S)
-            finally:
-                self._forget()
+            self._forget()
 
     # Starting
 
@@ -221,9 +224,8 @@ class Exec:
     async def _pump(
         self, name: Literal["stdout", "stderr"], reader: fifo.Reader, queue: asyncio.Queue[Chunk | None]
     ) -> None:
-        assert self._exit is not None
         while True:
-            ended = self._exit.done()
+            ended = self._ended.done()
             data = await reader.read(_SILENCE_S)
             if data is None and not ended:
                 continue
@@ -231,6 +233,11 @@ class Exec:
                 break
             await queue.put((name, data))
         await queue.put(None)
+
+    @property
+    def _ended(self) -> asyncio.Task[int]:
+        assert self._exit is not None, "start() comes first"
+        return self._exit
 
     def _close_pipes(self) -> None:
         if self._stdin is not None:
@@ -246,3 +253,8 @@ class Exec:
     async def _call(self, method: str, kind: Any, timeout_s: float, **fields: Any) -> Any:
         request = kind(container_id=self._container, exec_id=self._id, **fields)
         return await self._client.call(f"tasks.v1.Tasks/{method}", request, timeout_s)
+
+
+async def _drain(reader: fifo.Reader) -> None:
+    while await reader.read():
+        pass

@@ -89,10 +89,9 @@ async def ensure_pause(client: Client, scratch: Path) -> None:
     """Make and load the sandbox image, unless it is there."""
     if await find(client, PAUSE_IMAGE, {}) is not None:
         return
-    scratch.mkdir(parents=True, exist_ok=True)
     path = scratch / "pause.tar"
+    await asyncio.to_thread(packing.make_pause_archive, path, packing.pause_elf())
     try:
-        await asyncio.to_thread(packing.make_pause_archive, path, packing.pause_elf())
         await store.import_archive(client, str(path), None, scratch, labels=store.PINNED)
     finally:
         path.unlink(missing_ok=True)

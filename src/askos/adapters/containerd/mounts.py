@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import re
 from pathlib import Path
 
 _MNT_DETACH = 2
 _UMOUNT_NOFOLLOW = 8
+_OCTAL = re.compile(r"\\([0-7]{3})")
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -17,7 +19,8 @@ def below(folder: Path) -> list[Path]:
     prefix = str(folder)
     found = []
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        point = line.split()[4].encode().decode("unicode_escape")
+        # The kernel writes spaces and such as three octal digits.
+        point = _OCTAL.sub(lambda match: chr(int(match[1], 8)), line.split()[4])
         if point == prefix or point.startswith(prefix + "/"):
             found.append(Path(point))
     return sorted(found, key=lambda path: len(path.parts), reverse=True)
@@ -31,8 +34,7 @@ def unmount(path: Path) -> bool:
 
 def unmount_below(folder: Path) -> list[Path]:
     """Unmount everything at or below a folder; returns the mount points."""
-    gone = [path for path in below(folder) if unmount(path)]
-    return gone
+    return [path for path in below(folder) if unmount(path)]
 
 
 def remove_tree(folder: Path) -> None:

@@ -168,6 +168,7 @@ def _write_archive(path: Path, name: str, layer: bytes, run: dict[str, Any]) -> 
     }
     for blob in (layer, config, manifest):
         entries[f"blobs/sha256/{hashlib.sha256(blob).hexdigest()}"] = blob
+    path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_name(f"{path.name}.{os.getpid()}.new")
     with tarfile.open(new, "w", format=tarfile.GNU_FORMAT) as tar:
         for entry, data in entries.items():

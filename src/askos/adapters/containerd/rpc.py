@@ -20,7 +20,7 @@ from google.protobuf import empty_pb2
 
 from askos.adapters.containerd.proto import containerd_api_pb2 as api
 from askos.adapters.containerd.reasons import describe
-from askos.model.errors import AskosError, RuntimeFailedError
+from askos.model.errors import AskosError, RuntimeFailedError, UnavailableError
 
 NAMESPACE = "k8s.io"
 _MESSAGE_LIMIT = 64 << 20
@@ -91,7 +91,7 @@ class RpcError(Exception):
 def failed(error: RpcError, what: str) -> AskosError:
     """The error to raise to callers of the port; `what` could not be done ("start the container")."""
     if error.away:
-        return RuntimeFailedError(f"Could not {what}: containerd does not answer. It is tried again.")
+        return UnavailableError(f"Could not {what}: containerd does not answer. It is tried again.")
     if error.code == "deadline_exceeded":
         return RuntimeFailedError(f"Could not {what}: containerd did not finish in time. It is tried again.")
     reason, retryable = describe(error.text)

@@ -195,7 +195,7 @@ class ContainerdRuntime:
             raise failed(error, f"send signal {signum}") from None
 
     async def carry_layer(self, from_id: str, to_id: str) -> None:
-        """Give the writable layer of an exited container to a created one, which must not have started."""
+        """Exchange the writable layers of two containers that do not run, one of which has never started."""
         source, target = await _told("keep the container's files", self._carried(from_id, to_id))
         try:
             await asyncio.to_thread(layers.hand_over, source, target, from_id, to_id)
@@ -288,9 +288,10 @@ class ContainerdRuntime:
 
     async def _carried(self, from_id: str, to_id: str) -> tuple[Path, Path]:
         old, new = await asyncio.gather(self._observer.status(from_id), self._observer.status(to_id))
-        if old.state != cri.CONTAINER_EXITED:
-            raise ConflictError("Cannot take the files of a container that has not ended. Stop it first.")
-        if new.state != cri.CONTAINER_CREATED:
+        still = (cri.CONTAINER_CREATED, cri.CONTAINER_EXITED)
+        if old.state not in still or new.state not in still:
+            raise ConflictError("Cannot exchange the files of a container that has not ended. Stop it first.")
+        if old.started_at and new.started_at:
             raise ConflictError("Cannot give files to a container that was started already.")
         source, target = await asyncio.gather(
             layers.writable_folder(self.client, self.snapshotter, from_id),

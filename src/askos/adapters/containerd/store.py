@@ -71,7 +71,7 @@ async def _store_blobs(client: Client, archive: Archive, image: Found, lease: st
 async def _store(client: Client, archive: Archive, blob: Blob, lease: str, labels: dict[str, str]) -> None:
     ref = f"askos-import-{uuid.uuid4().hex}"
     try:
-        await _write(client, archive, blob, lease, labels, ref)
+        await _write(client, archive, blob, lease, labels, ref=ref)
     except RpcError as error:
         if error.code == "already_exists":
             if labels:
@@ -88,7 +88,7 @@ async def _store(client: Client, archive: Archive, blob: Blob, lease: str, label
         raise
 
 
-async def _write(client: Client, archive: Archive, blob: Blob, lease: str, labels: dict[str, str], ref: str) -> None:
+async def _write(client: Client, archive: Archive, blob: Blob, lease: str, labels: dict[str, str], *, ref: str) -> None:
     method = "content.v1.Content/Write"
     call = client.dialogue(method, api.WriteContentRequest, _BLOB_S, lease)
     head = {"ref": ref, "total": blob.size, "expected": blob.digest}

@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import fcntl
 import hashlib
+import logging
 import os
 import shutil
 import signal
@@ -32,6 +33,10 @@ from askos.model.errors import SetupError
 _SOCKET_LIMIT = 107
 _LOG_LIMIT = 32 << 20
 _READY_S = 60.0
+_FIRST_DELAY_S = 0.1
+_LAST_DELAY_S = 5.0
+_STEADY_S = 30.0
+_LOG = logging.getLogger(__name__)
 _LAUNCH = 'echo $$ > "$1.new" && mv "$1.new" "$1" && shift && exec "$@"'
 
 CameBack = Callable[[], Awaitable[None]]
@@ -271,27 +276,32 @@ class PrivateContainerd:
     # Watching
 
     async def _watch(self) -> None:
-        delay = 0.1
+        delay = _FIRST_DELAY_S
         while True:
             assert self._process is not None
             since = time.monotonic()
             while not await processes.ended(self._process, 60.0):
                 self._trim_log()
             self.answering.clear()
-            if time.monotonic() - since > 60:
-                delay = 0.1
+            if time.monotonic() - since > _STEADY_S:
+                delay = _FIRST_DELAY_S
             await asyncio.sleep(delay)
-            delay = min(delay * 2, 30.0)
+            delay = min(delay * 2, _LAST_DELAY_S)
             while True:
                 try:
                     await self._start()
                     break
-                except (SetupError, OSError, TimeoutError):
+                except (SetupError, OSError, TimeoutError) as error:
+                    _LOG.error("containerd cannot be started again: %s", error)
                     await asyncio.sleep(delay)
-                    delay = min(delay * 2, 30.0)
+                    delay = min(delay * 2, _LAST_DELAY_S)
             self.restarts += 1
+            _LOG.warning("containerd had ended and was started again")
             if self._came_back is not None:
-                await self._came_back()
+                try:
+                    await self._came_back()
+                except Exception:
+                    _LOG.exception("could not do what follows on a restart of containerd")
 
     def _trim_log(self) -> None:
         # containerd keeps the file open, so it is copied and cut rather than renamed.

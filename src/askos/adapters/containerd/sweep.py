@@ -32,7 +32,7 @@ async def sweep(runtime: ContainerdRuntime, state: Path, socket: Path) -> list[s
     """Remove leftovers; returns what was removed, one line each. For a private containerd only.
 
     `state` and `socket`: of the `PrivateContainerd`. Call it after containerd has started or come back, and now
-    and then. Idempotent; raises RuntimeFailedError when containerd does not answer.
+    and then. Idempotent; raises UnavailableError when containerd does not answer.
     """
     try:
         async with runtime.held():

@@ -14,28 +14,19 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import event, text
+from sqlalchemy import event, make_url, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from askos.adapters.sql import inline
 from askos.model.errors import SetupError, UnavailableError
 
 
 def _sqlite_engine(url: str, *, pool_size: int) -> AsyncEngine:
-    engine = create_async_engine(url, pool_size=pool_size, max_overflow=0, connect_args={"timeout": 30})
-
-    @event.listens_for(engine.sync_engine, "connect")
-    def _on_connect(connection: Any, _record: Any) -> None:
-        # The driver must not open transactions on its own, or BEGIN IMMEDIATE comes too late.
-        connection.isolation_level = None
-        cursor = connection.cursor()
-        cursor.execute("PRAGMA journal_mode=WAL")
-        cursor.execute("PRAGMA synchronous=FULL")
-        cursor.execute("PRAGMA foreign_keys=ON")
-        cursor.execute("PRAGMA busy_timeout=30000")
-        cursor.close()
-
-    return engine
+    path = make_url(url).database or ":memory:"
+    return create_async_engine(
+        url, pool_size=pool_size, max_overflow=0, pool_timeout=60, async_creator=lambda: inline.connect(path)
+    )
 
 
 class Database:
@@ -45,6 +36,7 @@ class Database:
         self.url = url
         self.is_sqlite = url.startswith("sqlite")
         if self.is_sqlite:
+            # Readers have no BEGIN: each of their statements stands alone.
             self._readers = _sqlite_engine(url, pool_size=4)
             self._writer = _sqlite_engine(url, pool_size=1)
 
@@ -52,16 +44,13 @@ class Database:
             def _begin_immediate(connection: Any) -> None:
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
 
-            @event.listens_for(self._readers.sync_engine, "begin")
-            def _begin_deferred(connection: Any) -> None:
-                connection.exec_driver_sql("BEGIN")
         else:
             self._readers = self._writer = create_async_engine(url, pool_size=8, pool_pre_ping=True)
         self._write_lock = asyncio.Lock()
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
-        """A connection on which several queries see one consistent state."""
+        """A connection for queries. On SQLite each query sees the newest state, not that of the query before."""
         async with self._readers.connect() as connection:
             yield connection
 

@@ -1,0 +1,55 @@
+"""One private cloud for all acceptance tests; it must leave nothing behind."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.acceptance.cloud_fixtures import Cloud, eventually, remains
+
+
+@pytest.fixture(scope="session")
+def shared_cloud() -> Iterator[Cloud]:
+    """The cloud itself. In the end it is taken down and must be gone without a trace."""
+    if os.geteuid() != 0 or not all(map(shutil.which, ("containerd", "runc", "nft", "busybox"))):
+        pytest.skip("needs root, containerd, runc, nftables and busybox-static: `make up` installs them")
+    cloud = Cloud()
+    try:
+        cloud.up()
+        yield cloud
+        assert remains(cloud.home, cloud.instance), "the look for remains cannot even see a running cloud"
+        cloud.down()
+        eventually(lambda: not remains(cloud.home, cloud.instance), "askos down leaves nothing", 10)
+    except AssertionError as error:
+        left = remains(cloud.home, cloud.instance) if cloud.instance else []
+        raise AssertionError(f"{error}\nleft: {left}\n{cloud.log_tail()}") from None
+    finally:
+        cloud.close()
+
+
+@pytest.fixture
+def cloud(shared_cloud: Cloud) -> Iterator[Cloud]:
+    """The shared cloud, without containers before and after."""
+    yield shared_cloud
+    shared_cloud.clear()
+
+
+@pytest.fixture
+def new_cloud() -> Iterator[Callable[[], Cloud]]:
+    """Makes clouds for one test, not yet up; each is taken down and must be gone without a trace."""
+    made: list[Cloud] = []
+
+    def make(**options: object) -> Cloud:
+        made.append(Cloud(**options))  # type: ignore[arg-type]
+        return made[-1]
+
+    yield make
+    left: list[str] = []
+    for each in made:
+        each.close()
+        if each.instance:
+            left += remains(each.home, each.instance)
+    assert not left

@@ -1,0 +1,224 @@
+"""What is on the machine for one cloud: asked of containerd, the kernel and the database, never of Askos itself."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import sqlite3
+import subprocess
+from pathlib import Path
+from typing import Any, NamedTuple
+
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+
+import grpc
+from cri_api.v1 import api_pb2 as cri
+from cri_api.v1 import api_pb2_grpc as cri_grpc
+
+from tests.acceptance.crash_fixtures import Api, Cloud
+from tests.acceptance.crash_workload import Slot
+
+_CAPSULE = "askos.io/capsule"
+_ID = re.compile(r"\b[0-9a-f]{64}\b")
+
+
+class Running(NamedTuple):
+    """One running container; all of it changes when it is restarted."""
+
+    container: str
+    started_at: int
+    pid: int
+
+
+class Runtime:
+    """containerd as it is now."""
+
+    def __init__(self, cloud: Cloud) -> None:
+        options = [("grpc.default_authority", "localhost")]
+        with grpc.insecure_channel(f"unix:{cloud.socket}", options=options) as channel:
+            stub = cri_grpc.RuntimeServiceStub(channel)
+            self.sandboxes = list(stub.ListPodSandbox(cri.ListPodSandboxRequest(), timeout=20).items)
+            self.containers = list(stub.ListContainers(cri.ListContainersRequest(), timeout=20).containers)
+            self.running: dict[str, list[Running]] = {}
+            for container in self.containers:
+                if container.state == cri.CONTAINER_RUNNING:
+                    request = cri.ContainerStatusRequest(container_id=container.id, verbose=True)
+                    answer = stub.ContainerStatus(request, timeout=20)
+                    pid = int(json.loads(answer.info["info"])["pid"])
+                    found = Running(container.id, answer.status.started_at, pid)
+                    self.running.setdefault(container.labels[_CAPSULE], []).append(found)
+
+
+def doubled(cloud: Cloud, api: Api, slots: list[Slot]) -> list[str]:
+    """Sandboxes and containers that do not fit what the API shows."""
+    runtime = Runtime(cloud)
+    shown = {item["uuid"]: item for item in api.list().values()}
+    wrong = []
+    ready: dict[str, int] = {}
+    for sandbox in runtime.sandboxes:
+        uuid = sandbox.labels[_CAPSULE]
+        if uuid not in shown:
+            wrong.append(f"sandbox {sandbox.id} of {uuid}, which does not exist")
+        if sandbox.state == cri.SANDBOX_READY:
+            ready[uuid] = ready.get(uuid, 0) + 1
+    wrong += [
+        f"container {c.id} of {c.labels[_CAPSULE]}, which does not exist"
+        for c in runtime.containers
+        if c.labels[_CAPSULE] not in shown
+    ]
+    flapping = {slot.name for slot in slots if slot.kind == "flapping"}
+    for uuid, item in shown.items():
+        want = int(item["status"] == "Running")
+        have = (ready.get(uuid, 0), len(runtime.running.get(uuid, [])))
+        fits = max(have) <= 1 if item["name"] in flapping else have == (want, want)
+        if not fits:
+            wrong.append(f"{item['name']} ({uuid}) is {item['status']} with {have[0]} sandboxes, {have[1]} containers")
+    return wrong
+
+
+def started(cloud: Cloud, uuid: str) -> tuple[list[str], int]:
+    """What a container wrote at its starts, in order, and how many of them were done again under the same number."""
+    lines: list[str] = []
+    again = 0
+    folder = cloud.data / "log" / "capsules" / uuid
+    for path in sorted(folder.glob("*.log"), key=lambda path: [int(n) for n in path.stem.split("-")]):
+        mine = [line.split()[-1] for line in path.read_text().splitlines()]
+        again += max(0, len(mine) - 1)
+        lines += mine
+    assert len(set(lines)) == len(lines), f"{uuid} wrote the same start twice: {lines}"
+    return lines, again
+
+
+def histories(cloud: Cloud, api: Api, slots: list[Slot]) -> None:
+    """No start that nobody asked for, none done twice, and files kept over all of them.
+
+    A start that is under way when somebody is killed may be broken off after the process has lived for a moment;
+    it is then done again. That may happen once for each kill that a container was busy in, and to no others.
+    """
+    shown = api.list()
+    for slot in slots:
+        item = shown.get(slot.name)
+        if item is None:
+            continue
+        starts, again = started(cloud, item["uuid"])
+        story = f"killed {slot.kills} times; {slot.history}"
+        assert again <= slot.kills, f"{slot.name}: {again} starts were done twice; {story}"
+        if slot.kind in ("long", "always", "unless", "short"):
+            assert len(starts) <= slot.runs + slot.kills, f"{slot.name} started {len(starts)} times for {slot.runs}; {story}"
+        if item["status"] == "Running" and slot.kind != "flapping":
+            kept = api.files(slot.name, "/starts")
+            lost = set(starts) - set(kept)
+            assert len(lost) <= slot.kills, f"{slot.name} lost its files: {kept}, but its log has {starts}; {story}"
+            assert len(kept) <= slot.runs + slot.kills, f"{slot.name} started {len(kept)} times for {slot.runs}; {story}"
+
+
+def leftovers(cloud: Cloud, *, down: bool) -> list[str]:
+    """What is left of deleted containers; with `down`, of the whole cloud (but its data folder)."""
+    found = [f"row {row}" for row in _rows(cloud)]
+    found += [f"log folder {path}" for path in (cloud.data / "log" / "capsules").iterdir()]
+    found += _processes(cloud, down=down) + _network(cloud, down=down) + _folders(cloud)
+    if down:
+        found += [f"mount {point}" for point in _mounts(cloud.data)]
+        found += [str(path) for path in (cloud.data / "run", Path(f"/run/askos/{cloud.instance}.json")) if path.exists()]
+        found += [str(path) for path in Path("/sys/fs/cgroup").glob(f"**/*askos*{cloud.instance}*")]
+    else:
+        kept = {str(cloud.data / "run" / "containerd")}
+        found += [f"mount {point}" for point in _mounts(cloud.data) if point not in kept]
+        found += _records(cloud)
+    return found
+
+
+def _rows(cloud: Cloud) -> list[Any]:
+    with sqlite3.connect(f"file:{cloud.data}/askos.db?mode=ro", uri=True, timeout=20) as database:
+        rows = database.execute("SELECT name, status, task_state FROM capsules").fetchall()
+        rows += database.execute("SELECT address, capsule_uuid FROM ports").fetchall()
+    database.close()
+    return rows
+
+
+def _processes(cloud: Cloud, *, down: bool) -> list[str]:
+    """Processes that name the data folder, or live in the cloud's control groups."""
+    found = []
+    own = set() if down else {cloud.pid(), cloud.containerd_pid()}
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) in own | {os.getpid()}:
+            continue
+        try:
+            command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            groups = (entry / "cgroup").read_text()
+        except OSError:
+            continue
+        if str(cloud.data) in command or f"askos-{cloud.instance}" in groups:
+            found.append(f"process {entry.name}: {command}")
+    return found
+
+
+def _network(cloud: Cloud, *, down: bool) -> list[str]:
+    links = json.loads(_run("ip", "-j", "link", "show"))
+    mine = (f"ak{cloud.instance[:4]}", f"askos:{cloud.instance}:")
+    found = [
+        f"interface {link['ifname']}"
+        for link in links
+        if link["ifname"].startswith(mine[0]) or link.get("ifalias", "").startswith(mine[1])
+    ]
+    table = f"askos_{cloud.instance}"
+    if table in _run("nft", "list", "tables"):
+        rules = _run("nft", "list", "table", "inet", table)
+        found += [f"nft table {table}"] if down else [f"nft {line.strip()}" for line in re.findall("elements.*", rules)]
+    namespaces = cloud.data / "run/containerd/io.containerd.grpc.v1.cri/netns"
+    found += [f"network namespace {path.name}" for path in namespaces.glob("*")]
+    found += [f"journal of sandbox {path.name}" for path in (cloud.data / "run" / "network").glob("*.json")]
+    return found
+
+
+def _folders(cloud: Cloud) -> list[str]:
+    """Records outside containerd's own database: bundles, runc's, CRI's, the shims' sockets, the CNI library's."""
+    state, root = cloud.data / "run" / "containerd", cloud.data / "containerd"
+    found = [
+        str(path)
+        for folder in (
+            state / "io.containerd.runtime.v2.task" / "k8s.io",
+            root / "io.containerd.runtime.v2.task" / "k8s.io",
+            state / "runc" / "k8s.io",
+            *(base / "io.containerd.grpc.v1.cri" / kind for base in (state, root) for kind in ("sandboxes", "containers")),
+        )
+        for path in folder.glob("*")
+    ]
+    seen = set(_ID.findall((cloud.data / "log" / "containerd.log").read_text(errors="replace")))
+    for identity in seen:
+        name = hashlib.sha256(f"{cloud.socket}/k8s.io/{identity}".encode()).hexdigest()
+        path = Path("/run/containerd/s") / name
+        if path.exists():
+            found.append(f"socket of shim {identity}")
+    for path in Path("/var/lib/cni/results").glob("*"):
+        if any(identity in path.name for identity in seen):
+            found.append(f"CNI record {path.name}")
+    return found
+
+
+def _records(cloud: Cloud) -> list[str]:
+    """Containers, tasks and writable layers that containerd still knows."""
+
+    def ask(*what: str) -> list[str]:
+        return _run("ctr", "-a", str(cloud.socket), "-n", "k8s.io", *what).splitlines()
+
+    found = [f"container {line}" for line in ask("containers", "ls", "-q")]
+    found += [f"task {line}" for line in ask("tasks", "ls", "-q")]
+    for line in ask("snapshots", "ls"):
+        if line.split()[-1] == "Active":
+            found.append(f"snapshot {line.split()[0]}")
+    runtime = Runtime(cloud)
+    return found + [f"CRI {item.id}" for item in (*runtime.sandboxes, *runtime.containers)]
+
+
+def _mounts(folder: Path) -> list[str]:
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    return [point for point in (line.split()[4] for line in lines) if point.startswith(str(folder))]
+
+
+def _run(*arguments: str) -> str:
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 0, f"{arguments}: {done.stderr}"
+    return done.stdout

@@ -1,0 +1,506 @@
+"""The contract of `ports.runtime.Runtime`, held against the fake that other tests stand on and against containerd.
+
+Whatever the agent relies on stands here once. A difference between the two is a bug in one of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+import uuid
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from askos.model.errors import AskosError, ConflictError, InvalidError, NotFoundError, RuntimeFailedError
+from askos.ports.runtime import Container, ContainerConfig, ExecRequest, ExecSession, Runtime, Sandbox, SandboxConfig
+
+from tests.integration.containerd_fixtures import close_bench, needs_containerd, open_bench
+from tests.unit.fakes import BUSYBOX, FakeRuntime
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+UNKNOWN = "0" * 64
+QUICK_S = 20.0
+
+
+class Subject:
+    """A runtime under test, and short ways to make things."""
+
+    def __init__(self, runtime: Runtime, logs: Path) -> None:
+        self.runtime = runtime
+        self.logs = logs
+
+    def sandbox(self, capsule: str | None = None, attempt: int = 0) -> SandboxConfig:
+        return SandboxConfig(capsule or str(uuid.uuid4()), "test", "p1", attempt, "box", ["10.1.2.1"])
+
+    def container(self, capsule: str, *argv: str, run: int = 1, attempt: int = 0, **more: object) -> ContainerConfig:
+        fields: dict[str, object] = {
+            "capsule_uuid": capsule, "name": "main", "run": run, "attempt": attempt, "image_ref": BUSYBOX,
+            "entrypoint": None, "command": list(argv) or None, "environment": {}, "workdir": None,
+            "interactive": False, "tty": False, "cpu": 1.0, "memory_bytes": 64 << 20,
+        }  # fmt: skip
+        return ContainerConfig(**{**fields, **more})  # type: ignore[arg-type]
+
+    async def made(self, *argv: str, **more: object) -> tuple[str, str, str]:
+        """A container that has not started: (capsule, sandbox id, container id)."""
+        config = self.sandbox()
+        sandbox = await self.runtime.run_sandbox(config)
+        wanted = self.container(config.capsule_uuid, *argv, **more)
+        return config.capsule_uuid, sandbox, await self.runtime.create_container(sandbox, wanted, config)
+
+    async def up(self, *argv: str, **more: object) -> tuple[str, str, str]:
+        """A started one."""
+        capsule, sandbox, container = await self.made(*argv, **more)
+        await self.runtime.start_container(container)
+        return capsule, sandbox, container
+
+    async def see(self, capsule: str, container: str) -> Container:
+        _, containers = await self.runtime.observe(capsule)
+        return next(c for c in containers if c.id == container)
+
+    async def ended(self, capsule: str, container: str) -> Container:
+        async with asyncio.timeout(QUICK_S):
+            while (seen := await self.see(capsule, container)).state != "exited":
+                await asyncio.sleep(0.02)
+        return seen
+
+    async def run(
+        self, container: str, *argv: str, stdin: bytes | None = None, tty: bool = False
+    ) -> tuple[int, bytes, bytes]:
+        """An exec to its end: (code, stdout, stderr)."""
+        async with asyncio.timeout(QUICK_S):
+            session = await self.runtime.exec(container, ExecRequest(list(argv), tty=tty, stdin=stdin is not None))
+            try:
+                if stdin is not None:
+                    await session.write(stdin)
+                    await session.close_stdin()
+                kept = {"stdout": b"", "stderr": b""}
+                async for stream, data in session.output():
+                    kept[stream] += data
+                return await session.wait(), kept["stdout"], kept["stderr"]
+            finally:
+                await session.close()
+
+    def log(self, capsule: str, name: str = "1-0.log") -> list[str]:
+        """Stream and text of each line of a log."""
+        lines = (self.logs / capsule / name).read_text().splitlines()
+        return [f"{line.split(' ', 3)[1]} {line.split(' ', 3)[3]}" for line in lines]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=["fake", "containerd"])
+async def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Subject]:
+    if request.param == "fake":
+        fake = FakeRuntime(tmp_path_factory.mktemp("logs"))
+        fake.add_image()
+        yield Subject(fake, fake.log_root or Path())
+        await fake.close()
+        return
+    needs_containerd()
+    bench = await open_bench()
+    try:
+        yield Subject(bench.runtime, bench.logs)
+    finally:
+        await close_bench(bench)
+
+
+# -- sandboxes --------------------------------------------------------------------------------------------------------
+
+
+async def test_a_sandbox_from_begin_to_end(subject: Subject) -> None:
+    config = subject.sandbox(attempt=3)
+    before = time.time_ns() // 1000
+    made = await subject.runtime.run_sandbox(config)
+    sandboxes, containers = await subject.runtime.observe(config.capsule_uuid)
+    assert containers == []
+    assert sandboxes == [Sandbox(made, config.capsule_uuid, 3, True, sandboxes[0].created_us)]
+    assert before - 1_000_000 <= sandboxes[0].created_us <= time.time_ns() // 1000
+    await subject.runtime.stop_sandbox(made)
+    assert [s.ready for s in (await subject.runtime.observe(config.capsule_uuid))[0]] == [False]
+    await subject.runtime.remove_sandbox(made)
+    assert await subject.runtime.observe(config.capsule_uuid) == ([], [])
+
+
+async def test_one_attempt_is_one_sandbox(subject: Subject) -> None:
+    config = subject.sandbox()
+    ids = {await subject.runtime.run_sandbox(config) for _ in range(2)}
+    ids |= set(await asyncio.gather(*(subject.runtime.run_sandbox(config) for _ in range(3))))
+    assert len(ids) == 1
+    other = await subject.runtime.run_sandbox(subject.sandbox(config.capsule_uuid, 1))
+    assert other not in ids
+    assert len((await subject.runtime.observe(config.capsule_uuid))[0]) == 2
+
+
+async def test_stopping_a_sandbox_ends_what_runs_in_it(subject: Subject) -> None:
+    capsule, sandbox, container = await subject.up("sleep", "1000")
+    for _ in range(2):
+        await subject.runtime.stop_sandbox(sandbox)
+    ended = await subject.ended(capsule, container)
+    assert ended.exit_code == 137
+    for _ in range(2):
+        await subject.runtime.remove_sandbox(sandbox)
+    assert await subject.runtime.observe(capsule) == ([], [])
+
+
+async def test_a_running_sandbox_can_be_removed_at_once(subject: Subject) -> None:
+    capsule, sandbox, _ = await subject.up("sleep", "1000")
+    await subject.runtime.remove_sandbox(sandbox)
+    assert await subject.runtime.observe(capsule) == ([], [])
+
+
+async def test_a_container_needs_a_sandbox_that_runs(subject: Subject) -> None:
+    config = subject.sandbox()
+    wanted = subject.container(config.capsule_uuid, "sleep", "1000")
+    with pytest.raises(RuntimeFailedError):
+        await subject.runtime.create_container(UNKNOWN, wanted, config)
+    capsule, sandbox, container = await subject.made("sleep", "1000")
+    await subject.runtime.stop_sandbox(sandbox)
+    with pytest.raises(RuntimeFailedError):
+        await subject.runtime.create_container(sandbox, subject.container(capsule, "sleep", "1", run=2), config)
+    # What had been made before can be removed, whatever became of it.
+    assert (await subject.see(capsule, container)).state in ("created", "exited")
+    await subject.runtime.remove_container(container)
+    assert (await subject.runtime.observe(capsule))[1] == []
+
+
+# -- what is not there ------------------------------------------------------------------------------------------------
+
+
+async def test_ending_what_is_gone_succeeds(subject: Subject) -> None:
+    await subject.runtime.stop_sandbox(UNKNOWN)
+    await subject.runtime.remove_sandbox(UNKNOWN)
+    await subject.runtime.stop_container(UNKNOWN, 1)
+    await subject.runtime.remove_container(UNKNOWN)
+    await subject.runtime.remove_image("docker.io/library/nothing:here")
+    assert await subject.runtime.observe(str(uuid.uuid4())) == ([], [])
+
+
+async def test_using_what_is_gone_fails(subject: Subject) -> None:
+    with pytest.raises(RuntimeFailedError):
+        await subject.runtime.start_container(UNKNOWN)
+    with pytest.raises(ConflictError):
+        await subject.runtime.signal(UNKNOWN, signal.SIGTERM)
+    with pytest.raises(ConflictError):
+        await subject.runtime.exec(UNKNOWN, ExecRequest(["true"]))
+    with pytest.raises(RuntimeFailedError):
+        await subject.runtime.carry_layer(UNKNOWN, "1" * 64)
+    _, _, container = await subject.made("sleep", "1000")
+    with pytest.raises(AskosError):
+        await subject.runtime.carry_layer(UNKNOWN, container)
+
+
+async def test_an_image_that_is_not_there_is_named(subject: Subject) -> None:
+    assert await subject.runtime.image("nothing/here:1") is None
+    config = subject.sandbox()
+    sandbox = await subject.runtime.run_sandbox(config)
+    wanted = subject.container(config.capsule_uuid, "true", image_ref="docker.io/nothing/here:1")
+    with pytest.raises(NotFoundError, match=r"docker\.io/nothing/here:1"):
+        await subject.runtime.create_container(sandbox, wanted, config)
+
+
+# -- containers -------------------------------------------------------------------------------------------------------
+
+
+async def test_one_run_and_attempt_is_one_container(subject: Subject) -> None:
+    capsule, sandbox, first = await subject.made("sleep", "1000")
+    config = subject.sandbox(capsule)
+    again = [
+        await subject.runtime.create_container(sandbox, subject.container(capsule, "sleep", "1000"), config)
+        for _ in range(2)
+    ]
+    assert again == [first, first]
+    second = await subject.runtime.create_container(sandbox, subject.container(capsule, "true", attempt=1), config)
+    third = await subject.runtime.create_container(sandbox, subject.container(capsule, "true", run=2), config)
+    _, containers = await subject.runtime.observe(capsule)
+    assert {(c.id, c.run, c.attempt) for c in containers} == {(first, 1, 0), (second, 1, 1), (third, 2, 0)}
+
+
+async def test_the_fields_of_a_container_over_its_life(subject: Subject) -> None:
+    begin = time.time_ns() // 1000
+    capsule, sandbox, container = await subject.made("sh", "-c", "sleep 0.2; exit 3")
+    created = await subject.see(capsule, container)
+    assert (created.sandbox_id, created.capsule_uuid, created.name) == (sandbox, capsule, "main")
+    assert (created.run, created.attempt, created.state) == (1, 0, "created")
+    assert (created.exit_code, created.started_us, created.finished_us) == (None, None, None)
+    image = await subject.runtime.image(BUSYBOX)
+    assert image is not None
+    assert created.image_id == image.id
+    await subject.runtime.start_container(container)
+    running = await subject.see(capsule, container)
+    assert running.state == "running"
+    assert running.started_us is not None
+    assert (running.exit_code, running.finished_us) == (None, None)
+    ended = await subject.ended(capsule, container)
+    assert (ended.exit_code, ended.reason) == (3, "Error")
+    assert ended.started_us is not None
+    assert ended.finished_us is not None
+    assert begin <= ended.created_us <= ended.started_us <= ended.finished_us <= time.time_ns() // 1000
+    assert ended.started_us == running.started_us
+    assert (await subject.see(capsule, container)).id in {c.id for c in (await subject.runtime.observe())[1]}
+
+
+async def test_success_is_completed(subject: Subject) -> None:
+    capsule, _, container = await subject.up("true")
+    ended = await subject.ended(capsule, container)
+    assert (ended.exit_code, ended.reason) == (0, "Completed")
+
+
+async def test_starting_what_runs_or_has_run_does_nothing(subject: Subject) -> None:
+    capsule, _, container = await subject.up("sh", "-c", "echo once; sleep 0.3")
+    await subject.runtime.start_container(container)
+    await subject.ended(capsule, container)
+    await subject.runtime.start_container(container)
+    assert (await subject.see(capsule, container)).state == "exited"
+    assert subject.log(capsule) == ["stdout once"]
+
+
+async def test_a_program_that_is_not_there_fails_for_good_each_time(subject: Subject) -> None:
+    capsule, _, container = await subject.made("nosuch")
+    for _ in range(2):
+        with pytest.raises(RuntimeFailedError, match="nosuch") as caught:
+            await subject.runtime.start_container(container)
+        assert not caught.value.retryable
+    seen = await subject.see(capsule, container)
+    assert seen.state == "exited"
+    assert seen.started_us is None
+    await subject.runtime.remove_container(container)
+
+
+async def test_stopping(subject: Subject) -> None:
+    capsule, _, container = await subject.up("sh", "-c", "trap 'exit 5' TERM; echo ready; sleep 2; sleep 1000")
+    async with asyncio.timeout(QUICK_S):
+        while not (subject.logs / capsule / "1-0.log").exists() or not subject.log(capsule):
+            await asyncio.sleep(0.02)
+    await subject.runtime.stop_container(container, 30)
+    assert (await subject.see(capsule, container)).exit_code == 5
+    await subject.runtime.stop_container(container, 30)
+    assert (await subject.see(capsule, container)).exit_code == 5
+
+
+async def test_stopping_kills_after_the_grace(subject: Subject) -> None:
+    capsule, _, container = await subject.up("sleep", "1000")  # which, being the first process, ignores SIGTERM
+    started = time.monotonic()
+    await subject.runtime.stop_container(container, 1)
+    assert 0.9 < time.monotonic() - started < 10
+    assert (await subject.see(capsule, container)).exit_code == 137
+
+
+async def test_signals(subject: Subject) -> None:
+    script = "trap 'exit 9' USR1; echo ready; sleep 0.1; sleep 0.1; sleep 0.1; sleep 0.1; sleep 0.1; sleep 0.1; sleep 1"
+    capsule, _, container = await subject.up("sh", "-c", script)
+    async with asyncio.timeout(QUICK_S):
+        while not (subject.logs / capsule / "1-0.log").exists() or not subject.log(capsule):
+            await asyncio.sleep(0.01)
+    await subject.runtime.signal(container, signal.SIGUSR1)
+    assert (await subject.ended(capsule, container)).exit_code == 9
+    with pytest.raises(ConflictError):
+        await subject.runtime.signal(container, signal.SIGUSR1)
+    capsule, _, container = await subject.up("sleep", "1000")
+    await subject.runtime.signal(container, signal.SIGKILL)
+    assert (await subject.ended(capsule, container)).exit_code == 137
+
+
+async def test_a_signal_needs_a_process(subject: Subject) -> None:
+    _, _, container = await subject.made("sleep", "1000")
+    with pytest.raises(ConflictError):
+        await subject.runtime.signal(container, signal.SIGTERM)
+
+
+async def test_removing_kills_first(subject: Subject) -> None:
+    capsule, _, container = await subject.up("sleep", "1000")
+    for _ in range(2):
+        await subject.runtime.remove_container(container)
+    assert (await subject.runtime.observe(capsule))[1] == []
+
+
+async def test_environment_output_and_log(subject: Subject) -> None:
+    capsule, _, container = await subject.up(
+        "sh", "-c", "echo $WORD; echo bad >&2", environment={"WORD": "one"}
+    )  # fmt: skip
+    await subject.ended(capsule, container)
+    assert sorted(subject.log(capsule)) == ["stderr bad", "stdout one"]
+
+
+@pytest.mark.parametrize(
+    ("entrypoint", "command", "expected"),
+    [
+        (["echo", "one"], ["two"], "one two"),
+        (["echo", "one"], None, "one"),
+        ([], ["echo", "three"], "three"),
+        (None, ["echo", "four"], "four"),
+    ],
+)
+async def test_entrypoint_and_command(
+    subject: Subject, entrypoint: list[str] | None, command: list[str] | None, expected: str
+) -> None:
+    capsule, _, container = await subject.up(entrypoint=entrypoint, command=command)
+    await subject.ended(capsule, container)
+    assert subject.log(capsule) == [f"stdout {expected}"]
+
+
+async def test_without_a_command_the_image_says_what_to_run(subject: Subject) -> None:
+    capsule, _, container = await subject.up()  # the image's shell, which reads the end of its input
+    assert (await subject.ended(capsule, container)).exit_code == 0
+
+
+async def test_open_standard_input_keeps_a_shell_alive(subject: Subject) -> None:
+    capsule, _, container = await subject.up(interactive=True)
+    await asyncio.sleep(0.3)
+    assert (await subject.see(capsule, container)).state == "running"
+
+
+# -- layers -----------------------------------------------------------------------------------------------------------
+
+
+async def test_files_go_over_once_however_often_it_is_asked(subject: Subject) -> None:
+    capsule, sandbox, old = await subject.up("sh", "-c", "echo one > /kept; exit 0")
+    await subject.ended(capsule, old)
+    config = subject.sandbox(capsule)
+    second = subject.container(capsule, "sh", "-c", "cat /kept; echo two >> /kept", run=2)
+    new = await subject.runtime.create_container(sandbox, second, config)
+    for _ in range(3):
+        await subject.runtime.carry_layer(old, new)
+    await subject.runtime.start_container(new)
+    await subject.ended(capsule, new)
+    assert subject.log(capsule, "2-0.log") == ["stdout one"]
+    with pytest.raises(ConflictError):  # it has started: its files are its own
+        await subject.runtime.carry_layer(old, new)
+    third = await subject.runtime.create_container(
+        sandbox, subject.container(capsule, "sh", "-c", "cat /kept", run=3), config
+    )
+    await subject.runtime.carry_layer(new, third)
+    await subject.runtime.remove_container(new)
+    await subject.runtime.remove_container(old)
+    await subject.runtime.start_container(third)
+    await subject.ended(capsule, third)
+    assert subject.log(capsule, "3-0.log") == ["stdout one", "stdout two"]
+
+
+async def test_files_of_a_running_container_stay(subject: Subject) -> None:
+    capsule, sandbox, old = await subject.up("sleep", "1000")
+    new = await subject.runtime.create_container(
+        sandbox, subject.container(capsule, "true", run=2), subject.sandbox(capsule)
+    )
+    with pytest.raises(ConflictError):
+        await subject.runtime.carry_layer(old, new)
+
+
+# -- exec -------------------------------------------------------------------------------------------------------------
+
+
+async def test_exec_has_output_and_an_exit_code(subject: Subject) -> None:
+    _, _, container = await subject.up("sleep", "1000", environment={"WORD": "mine"})
+    assert await subject.run(container, "sh", "-c", "echo $WORD; echo err >&2; exit 7") == (7, b"mine\n", b"err\n")
+    assert await subject.run(container, "true") == (0, b"", b"")
+    assert await subject.run(container, "false") == (1, b"", b"")
+
+
+async def test_exec_reads_its_input_to_the_end(subject: Subject) -> None:
+    _, _, container = await subject.up("sleep", "1000")
+    assert await subject.run(container, "cat", stdin=b"some words\n") == (0, b"some words\n", b"")
+    assert await subject.run(container, "cat", stdin=b"") == (0, b"", b"")
+    assert await subject.run(container, "cat") == (0, b"", b"")  # no input: an end at once
+
+
+async def test_exec_sees_and_writes_the_containers_files(subject: Subject) -> None:
+    _, _, container = await subject.up("sleep", "1000")
+    assert (await subject.run(container, "sh", "-c", "echo here > /file"))[0] == 0
+    assert await subject.run(container, "cat", "/file") == (0, b"here\n", b"")
+
+
+async def test_a_terminal_has_one_stream(subject: Subject) -> None:
+    _, _, container = await subject.up("sleep", "1000")
+    assert await subject.run(container, "sh", "-c", "echo a; echo b >&2", tty=True) == (0, b"a\r\nb\r\n", b"")
+
+
+async def test_exec_of_nothing_fails_for_good(subject: Subject) -> None:
+    _, _, container = await subject.up("sleep", "1000")
+    with pytest.raises(RuntimeFailedError, match="nosuch") as caught:
+        await subject.runtime.exec(container, ExecRequest(["nosuch"]))
+    assert not caught.value.retryable
+
+
+async def test_exec_needs_a_running_container(subject: Subject) -> None:
+    capsule, _, container = await subject.made("true")
+    with pytest.raises(ConflictError):
+        await subject.runtime.exec(container, ExecRequest(["true"]))
+    await subject.runtime.start_container(container)
+    await subject.ended(capsule, container)
+    with pytest.raises(ConflictError):
+        await subject.runtime.exec(container, ExecRequest(["true"]))
+
+
+async def test_closing_kills_what_still_runs(subject: Subject) -> None:
+    _, _, container = await subject.up("sleep", "1000")
+    session: ExecSession = await subject.runtime.exec(container, ExecRequest(["sleep", "1000"], stdin=True, tty=True))
+    await session.resize(100, 30)
+    waiting = asyncio.create_task(session.wait())
+    await asyncio.sleep(0.05)
+    async with asyncio.timeout(QUICK_S):
+        await session.close()
+        await session.close()
+    waiting.cancel()
+    outcome = (await asyncio.gather(waiting, return_exceptions=True))[0]
+    assert outcome == 137 or isinstance(outcome, asyncio.CancelledError)
+
+
+async def test_writing_to_a_process_that_has_ended_does_not_hang(subject: Subject) -> None:
+    _, _, container = await subject.up("sleep", "1000")
+    session = await subject.runtime.exec(container, ExecRequest(["true"], stdin=True))
+    try:
+        async with asyncio.timeout(QUICK_S):
+            assert await session.wait() == 0
+            for _ in range(40):
+                await session.write(b"x" * 65536)
+            await session.close_stdin()
+    finally:
+        await session.close()
+
+
+# -- images -----------------------------------------------------------------------------------------------------------
+
+
+async def test_images_by_name_and_id(subject: Subject) -> None:
+    found = await subject.runtime.image("busybox")
+    assert found is not None
+    assert BUSYBOX in found.tags
+    assert found.id.startswith("sha256:")
+    assert len(found.id) == 71
+    assert found.size_bytes > 0
+    assert (await subject.runtime.image(found.id)) == found
+    listed = await subject.runtime.images()
+    assert [i.id for i in listed] == [found.id]  # the sandbox image is nobody's business
+
+
+async def test_what_is_no_image_is_not_loaded(subject: Subject, tmp_path: Path) -> None:
+    path = tmp_path / "no-image.tar"
+    path.write_bytes(b"not an archive at all")
+    with pytest.raises(InvalidError):
+        await subject.runtime.import_image(str(path))
+    assert len(await subject.runtime.images()) == 1
+
+
+# -- events -----------------------------------------------------------------------------------------------------------
+
+
+async def test_events_tell_of_starts_and_ends(subject: Subject) -> None:
+    seen: list[tuple[str, str]] = []
+
+    async def listen() -> None:
+        async for event in subject.runtime.events():
+            seen.extend([(event.kind, event.container_id)])
+
+    listener = asyncio.create_task(listen())
+    try:
+        await asyncio.sleep(0.2)
+        capsule, _, container = await subject.up("sh", "-c", "sleep 0.1")
+        await subject.ended(capsule, container)
+        async with asyncio.timeout(5):
+            while ("exit", container) not in seen:
+                await asyncio.sleep(0.02)
+        assert [kind for kind, owner in seen if owner == container] == ["start", "exit"]
+    finally:
+        listener.cancel()
