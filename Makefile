@@ -12,17 +12,15 @@ ifeq ($(origin PORT),command line)
 export ASKOS_PORT := $(PORT)
 endif
 
-python := .venv/bin/python
-
-.PHONY: help up down clean test lint unit integration acceptance bench format lock dev
+.PHONY: help up down clean test lint unit conformance integration acceptance bench format lock dev
 
 help:
 	@echo 'make up           install what is missing, start the cloud, run a first container'
 	@echo 'make down         stop the cloud and its containers; its data stays'
 	@echo 'make clean        down, and remove its data, the virtual environment and caches'
-	@echo 'make test         lint, unit, integration and acceptance tests; installs what they need'
+	@echo 'make test         checks and all tests on real containers; installs what they need'
 	@echo 'make bench        measure; BENCH_JSON=FILE keeps the figures'
-	@echo 'make lint | unit | integration | acceptance | format | lock'
+	@echo 'make lint | unit | conformance | integration | acceptance | format | lock'
 
 up:
 	@scripts/up.sh
@@ -42,15 +40,15 @@ test:
 lint: dev
 	@scripts/lint.sh
 
-unit integration acceptance: dev
+unit conformance integration acceptance: dev
 	@scripts/test.sh $@
 
 bench: dev
-	@$(python) bench/run.py
+	@.venv/bin/python -m bench.run
 
 format: dev
 	@.venv/bin/ruff check --fix --quiet src tests bench scripts
 	@.venv/bin/ruff format src tests bench scripts
 
 lock:
-	@scripts/lock.sh
+	@scripts/lock.sh --upgrade

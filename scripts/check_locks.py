@@ -53,7 +53,7 @@ def main() -> int:
         if package not in base:
             found.append(f"{LOCKS[0]}: {package} of pyproject.toml is missing. Run `make lock`.")
     for problem in found:
-        print(problem, file=sys.stderr)  # noqa: T201
+        print(problem, file=sys.stderr)
     return 1 if found else 0
 
 

@@ -25,7 +25,7 @@ def main() -> int:
     config.set_main_option("script_location", str(FOLDER))
     heads = ScriptDirectory.from_config(config).get_heads()
     if heads != [migrate.HEAD]:
-        print(f"The newest migration is {heads}, but migrate.HEAD is {migrate.HEAD!r}.", file=sys.stderr)  # noqa: T201
+        print(f"The newest migration is {heads}, but migrate.HEAD is {migrate.HEAD!r}.", file=sys.stderr)
         return 1
     with tempfile.TemporaryDirectory() as folder:
         url = f"sqlite:///{folder}/check.db"
@@ -39,7 +39,7 @@ def main() -> int:
             differences = compare_metadata(context, metadata)
         engine.dispose()
     for difference in differences:
-        print(f"The tables and the migrations differ: {difference}", file=sys.stderr)  # noqa: T201
+        print(f"The tables and the migrations differ: {difference}", file=sys.stderr)
     return 1 if differences else 0
 
 

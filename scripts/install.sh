@@ -8,8 +8,8 @@ cd "$(dirname "$0")/.."
 lock=requirements.lock
 [ "${1:-}" = --dev ] && lock=requirements-dev.lock
 
-packages=(containerd runc nftables iproute2 busybox-static)
-[ "$lock" = requirements-dev.lock ] && packages+=(docker-registry)
+packages=(containerd runc nftables iproute2 busybox-static ca-certificates)
+[ "$lock" = requirements-dev.lock ] && packages+=(docker-registry procps util-linux)
 
 # Debian packages
 
@@ -20,11 +20,19 @@ missing_packages() {
   for package in "$@"; do is_installed "$package" || printf '%s ' "$package"; done
 }
 
+# Runs in a subshell, as `step` does with all it is given.
 apt_install() {
+  local policy=/usr/sbin/policy-rc.d
+  local get=(apt-get -y -qq --no-install-recommends -o DPkg::Lock::Timeout=300)
   export DEBIAN_FRONTEND=noninteractive
+  # What is installed must not start services: Askos runs its own containerd.
+  if [ ! -e "$policy" ]; then
+    trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+    printf '#!/bin/sh\nexit 101\n' > "$policy"
+    chmod 755 "$policy"
+  fi
   # The lists may be there and good: updating them is slow, so try without.
-  apt-get install -y -qq --no-install-recommends "$@" ||
-    { apt-get update -qq && apt-get install -y -qq --no-install-recommends "$@"; }
+  "${get[@]}" install "$@" || { apt-get -qq update && "${get[@]}" install "$@"; }
 }
 
 install_packages() {
@@ -80,10 +88,12 @@ install_packages "${packages[@]}"
 if ! [ -x .venv/bin/python ] || ! is_usable .venv/bin/python; then make_environment; fi
 if ! is_current "$lock"; then
   count=$(grep -c '==' "$lock")
-  step "installing $count pinned Python packages" -- pip install --require-hashes --no-deps -r "$lock" ||
+  # Not --no-deps: that a dependency is missing from the lock must come out here.
+  step "installing $count pinned Python packages" -- pip install --require-hashes -r "$lock" ||
     die "pip could not install the packages of $lock; what it said is above."
   step "installing askos" -- pip install --no-deps --no-build-isolation -e . ||
     die "pip could not install askos itself; what it said is above."
+  .venv/bin/python -m compileall -q src || true  # so that the first command is as quick as the second
   # The development lock holds all of the other.
   for done in requirements.lock "$lock"; do fingerprint "$done" > ".venv/.installed-$done"; done
 fi

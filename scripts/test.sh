@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# `make test`: lint, then unit, integration and acceptance tests. With names of test folders: only those.
+# `make test`: lint, then the tests in `tests/`, quick ones first. With names of test folders: only those.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/common.sh
@@ -12,7 +12,7 @@ for name in $(compgen -e | grep -E '^(OS_|ASKOS_)' || true); do unset "$name"; d
 if [ $# = 0 ]; then
   [ "$(id -u)" = 0 ] || die "\`make test\` must be run as root: it starts containers. \`make lint unit\` need not."
   scripts/lint.sh
-  set -- unit integration acceptance
+  set -- unit conformance integration acceptance
 fi
 for suite in "$@"; do
   suite_begin=$(date +%s%N)

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 BIN = Path(sys.executable).parent
-ADMIN = "admin"
 LIVES = ("sh", "-c", "trap 'exit 0' TERM INT; while :; do sleep 1 & wait $!; done")
 """The command of a container that runs for ever and stops when it is asked to."""
 
@@ -291,9 +290,14 @@ class Cloud:
     def containers(self) -> list[dict[str, Any]]:
         return list(self.api("GET", "/v1/containers?all_projects=true").json()["containers"])
 
-    def pids(self, uuid: str) -> list[int]:
-        """Pids, on the host, of the processes of a container: those whose log folder's shim is theirs."""
-        return sorted(pid for pid in _pids() if uuid in _read(pid, "environ"))
+    @staticmethod
+    def processes(mark: str) -> dict[int, str]:
+        """Processes on the host with `mark` in their environment: when each was started, by pid."""
+        found = {}
+        for pid in _pids():
+            if mark in _read(pid, "environ"):
+                found[pid] = _read(pid, "stat").rpartition(")")[2].split()[19]
+        return found
 
     def clear(self) -> None:
         """Delete every container of every project, at once."""

@@ -17,7 +17,6 @@ import pytest_asyncio
 
 from askos.model.errors import AskosError, ConflictError, InvalidError, NotFoundError, RuntimeFailedError
 from askos.ports.runtime import Container, ContainerConfig, ExecRequest, ExecSession, Runtime, Sandbox, SandboxConfig
-
 from tests.integration.containerd_fixtures import close_bench, needs_containerd, open_bench
 from tests.unit.fakes import BUSYBOX, FakeRuntime
 

@@ -668,7 +668,7 @@ async def test_nothing_is_left_after_many_crashes(fresh: Bench) -> None:
         os.kill(fresh.containerd.pid or 0, signal.SIGKILL)
         await asyncio.gather(*makers, return_exceptions=True)
         await _back(fresh, number)
-        removed += await sweep(fresh.runtime, fresh.containerd.state, fresh.containerd.socket)
+        removed += await sweep(fresh.runtime, fresh.containerd.root, fresh.containerd.state, fresh.containerd.socket)
         for sandbox in (await fresh.runtime.observe())[0]:
             if sandbox.capsule_uuid != kept and chance.random() < 0.5:
                 await fresh.runtime.remove_sandbox(sandbox.id)
@@ -676,8 +676,8 @@ async def test_nothing_is_left_after_many_crashes(fresh: Bench) -> None:
     assert (await fresh.one(kept)).state == "running"
     assert (await _run(fresh, survivor, "true"))[0] == 0
     await fresh.clear()
-    await sweep(fresh.runtime, fresh.containerd.state, fresh.containerd.socket)
-    assert await sweep(fresh.runtime, fresh.containerd.state, fresh.containerd.socket) == []
+    await sweep(fresh.runtime, fresh.containerd.root, fresh.containerd.state, fresh.containerd.socket)
+    assert await sweep(fresh.runtime, fresh.containerd.root, fresh.containerd.state, fresh.containerd.socket) == []
     assert await fresh.runtime.cri_lists() == ([], [])
     listed = await fresh.runtime.client.call("containers.v1.Containers/List", api.ListContainersRequest(), 5)
     assert list(listed.containers) == []
@@ -697,7 +697,7 @@ async def test_sweep_ends_exec_sessions_of_the_dead_and_leaves_the_living(fresh:
     mine = await fresh.runtime.exec(container, ExecRequest(["sleep", "501"]))
     dead = await fresh.runtime.exec(container, ExecRequest(["sleep", "502"]))
     fresh.runtime.live_execs.discard(f"{container}.{dead._id}")
-    removed = await sweep(fresh.runtime, fresh.containerd.state, fresh.containerd.socket)
+    removed = await sweep(fresh.runtime, fresh.containerd.root, fresh.containerd.state, fresh.containerd.socket)
     assert removed == [f"exec session {dead._id} of container {container}"]
     listing = (await _run(fresh, container, "ps"))[1]
     assert b"sleep 501" in listing
@@ -716,7 +716,7 @@ async def test_sweep_removes_planted_leftovers(fresh: Bench) -> None:
     group.mkdir()
     sleeper = await asyncio.create_subprocess_exec("sleep", "1000")
     (group / "cgroup.procs").write_text(str(sleeper.pid))
-    removed = await sweep(fresh.runtime, fresh.containerd.state, fresh.containerd.socket)
+    removed = await sweep(fresh.runtime, fresh.containerd.root, fresh.containerd.state, fresh.containerd.socket)
     assert sorted(removed) == [f"control group {'e' * 64}", "network namespace cni-planted"]
     assert not planted.exists()
     assert await asyncio.wait_for(sleeper.wait(), 5) == -9

@@ -9,7 +9,7 @@ import msgspec
 from aiohttp import web
 
 from askos import __version__
-from askos.api import openapi, table
+from askos.api import openapi, schemas, table
 from askos.api.containers import Containers
 from askos.api.core import Dispatcher, Request, Route, raw_json
 from askos.api.discovery import Discovery
@@ -50,10 +50,11 @@ def application(
     healthy: Callable[[], Awaitable[None]],
     watch: Watch,
     zones: set[str],
+    limits: schemas.Limits = schemas.DEFAULT_LIMITS,
     mounted: Iterable[web.AbstractRouteDef] = (),
 ) -> web.Application:
     """The whole application. `mounted`: routes of other services (Keystone's) on the same port."""
-    containers = Containers(store, calls, clock, zones)
+    containers = Containers(store, calls, clock, zones, limits)
     native = Native(store, calls, containers, watch.wait)
     routes = table.routes(Discovery(healthy), containers, native)
     described = msgspec.json.encode(openapi.document(routes, __version__))
@@ -65,5 +66,5 @@ def application(
     dispatcher = Dispatcher(routes, identity, "/identity/v3")
     app = web.Application(client_max_size=1 << 20)
     app.add_routes(mounted)
-    app.router.add_route("*", "/{path:.*}", dispatcher)
+    app.router.add_route("*", "/{path:.*}", dispatcher.__call__)
     return app

@@ -14,6 +14,7 @@ from aiohttp import web
 from askos.api import create, policy, representation, schemas, state
 from askos.api.core import Request, json_response, raw_json
 from askos.api.errors import ApiError, invalid_query, invalid_value
+from askos.api.microversion import Version
 from askos.model.capsules import Capsule, Task, Wish, WishState
 from askos.model.errors import ConflictError, RuntimeFailedError, UnavailableError
 from askos.plan import zun_status
@@ -30,7 +31,15 @@ _PAGING = frozenset({"limit", "marker", "sort_key", "sort_dir", "all_projects"})
 class Containers:
     """The handlers. `zones` names the availability zones that a create may ask for."""
 
-    def __init__(self, store: Store, calls: HostCalls, clock: Callable[[], int], zones: set[str]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        calls: HostCalls,
+        clock: Callable[[], int],
+        zones: set[str],
+        limits: schemas.Limits = schemas.DEFAULT_LIMITS,
+    ) -> None:
+        self._limits = limits
         self._store = store
         self._calls = calls
         self._clock = clock
@@ -124,9 +133,13 @@ class Containers:
 
     # -- create and delete -------------------------------------------------------------------------------------
 
+    def create_schema(self, version: Version) -> schemas.Schema:
+        """The schema of a create's body at a version."""
+        return schemas.create(version, self._limits)
+
     async def create(self, request: Request) -> web.Response:
         """POST: accepted is committed."""
-        name, spec = create.spec_of(request.body, request.version, request.caller, self._zones)
+        name, spec = create.spec_of(request.body, request.version, request.caller, self._zones, self._limits)
         run = schemas.boolean(request.query.get("run"), False)
         now = self._clock()
         wish = Wish("running" if run else "created", run=1 if run else 0, at_us=now)

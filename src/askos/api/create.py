@@ -41,7 +41,9 @@ def random_name() -> str:
     return f"{random.choice(_GREEK)}-{random.randint(1, 24)}-container"  # noqa: S311 - a name, not a secret
 
 
-def spec_of(body: dict[str, Any], version: Version, caller: Caller, zones: set[str]) -> tuple[str, CapsuleSpec]:
+def spec_of(
+    body: dict[str, Any], version: Version, caller: Caller, zones: set[str], limits: schemas.Limits
+) -> tuple[str, CapsuleSpec]:
     """Name and spec of a checked body. Raises 400s and 403s that name the field."""
     for field, rule in _POLICIES.items():
         # Zun asks policy whenever the key is there and not null, even for `false`.
@@ -78,8 +80,10 @@ def spec_of(body: dict[str, Any], version: Version, caller: Caller, zones: set[s
         workdir=body.get("workdir"),
         interactive=interactive,
         tty=tty,
-        cpu=1.0 if cpu is None else schemas.number("cpu", cpu, 0.1, schemas.MAX_CPU),
-        memory_mib=512 if memory is None else int(schemas.number("memory", memory, 4, schemas.MAX_MEMORY_MIB)),
+        cpu=1.0 if cpu is None else schemas.number("cpu", cpu, limits.min_cpu, limits.max_cpu),
+        memory_mib=512
+        if memory is None
+        else int(schemas.number("memory", memory, limits.min_memory_mib, limits.max_memory_mib)),
         image_pull_policy=_PULL[(body.get("image_pull_policy") or "ifnotpresent").lower()],
     )
     spec = CapsuleSpec(

@@ -6,6 +6,7 @@ changes with time, is filled in at each read.
 
 from __future__ import annotations
 
+import secrets
 from collections import OrderedDict
 from datetime import UTC, datetime
 from typing import Any
@@ -15,8 +16,8 @@ import msgspec
 from askos.model.capsules import Capsule, ContainerReport, ContainerSpec
 from askos.plan import zun_status
 
-_DETAIL = b'"\x01detail\x01"'.replace(b"\x01", b"\\u0001")
-"""Stands in a rendered piece where status_detail goes; no user string can contain it unescaped and quoted so."""
+_DETAIL = f"detail {secrets.token_hex(16)}"
+"""Stands in a rendered piece where status_detail goes; nobody can guess it."""
 
 
 def time_text(us: int | None, *, fraction: bool = False) -> str | None:
@@ -136,8 +137,8 @@ class Rendered:
         """Render one."""
         shown = container(capsule, 0, admin=admin, host_name=host_name)
         report = capsule.report.containers[0] if capsule.report.containers else None
-        shown["status_detail"] = "\x01detail\x01"
-        head, tail = msgspec.json.encode(shown).split(_DETAIL, 1)
+        shown["status_detail"] = _DETAIL
+        head, tail = msgspec.json.encode(shown).split(f'"{_DETAIL}"'.encode(), 1)
         key = (capsule.uuid, admin)
         self._pieces[key] = (capsule.revision, head, tail, shown["status"], report)
         self._pieces.move_to_end(key)

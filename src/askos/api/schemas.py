@@ -6,7 +6,7 @@ Messages follow Zun's: "Invalid input for field '<f>'.Value: '<v>'. <why>".
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
@@ -25,8 +25,17 @@ _STRINGS: Schema = {"type": ["array", "null"], "items": _TEXT, "maxItems": 4096}
 NAME = r"^[a-zA-Z0-9][a-zA-Z0-9_.-]*$"
 """Zun's pattern, but a single character will do."""
 
-MAX_CPU = 16.0
-MAX_MEMORY_MIB = 8192
+
+class Limits(NamedTuple):
+    """What one container may ask for: CPU shares (1.0 is 1,024) and MiB."""
+
+    min_cpu: float = 0.1
+    max_cpu: float = 16.0
+    min_memory_mib: int = 4
+    max_memory_mib: int = 8192
+
+
+DEFAULT_LIMITS = Limits()
 
 _COMMON: dict[str, Schema] = {
     "image": {"type": "string", "minLength": 2, "maxLength": 255},
@@ -36,14 +45,10 @@ _COMMON: dict[str, Schema] = {
         "pattern": r"^[0-9]*(\.([0-9]+))?$",
         "minLength": 1,
         "maxLength": 16,
-        "minimum": 0.1,
-        "maximum": MAX_CPU,
     },
     "cpu_policy": {"type": "string", "enum": ["dedicated", "shared"]},
     "memory": {
         "type": ["string", "integer", "null"],
-        "minimum": 4,
-        "maximum": MAX_MEMORY_MIB,
         "pattern": "^[0-9]+$",
         "maxLength": 9,
     },
@@ -128,9 +133,15 @@ CREATE_SINCE: dict[str, Version] = {
 
 
 @cache
-def create(version: Version) -> Schema:
-    """The body of a create; three fields depend on the version."""
+def create(version: Version, limits: Limits) -> Schema:
+    """The body of a create; three fields depend on the version, two on the operator's limits."""
     properties: dict[str, Schema] = dict(_COMMON)
+    properties["cpu"] = {**_COMMON["cpu"], "minimum": limits.min_cpu, "maximum": limits.max_cpu}
+    properties["memory"] = {
+        **_COMMON["memory"],
+        "minimum": limits.min_memory_mib,
+        "maximum": limits.max_memory_mib,
+    }
     if version >= (1, 20):
         properties["command"] = _STRINGS
     else:

@@ -24,7 +24,7 @@ def routes(discovery: Discovery, containers: Containers, native: Native) -> list
         # -- containers
         Route("GET", c, containers.list, "List containers", answer="Containers"),
         Route("POST", c, containers.create, "Create, and with run=true start, a container", 202, "Container",
-              schemas.CREATE_QUERY, schemas.create),
+              schemas.CREATE_QUERY, containers.create_schema),
         Route("GET", one, containers.show, "Show a container", answer="Container"),
         Route("DELETE", one, containers.delete, "Delete a container", 204, None, schemas.DELETE_QUERY),
         Route("POST", f"{one}/start", containers.start, "Start", 202, "Null", schemas.EMPTY_QUERY, PARAMETER_BODY),

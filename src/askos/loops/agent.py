@@ -125,6 +125,10 @@ class Worker:
             except AskosError as error:
                 self._note(a, action, error)
                 return 0
+            except Exception:
+                _log.exception("capsule %s: %s failed", a.capsule_uuid, type(action).__name__)
+                self._note(a, action, RuntimeFailedError("Something failed inside Askos; its log has more."))
+                return 0
         return 0
 
     async def _act(self, a: Assignment, action: reconcile.Action) -> None:

@@ -15,6 +15,8 @@ from askos.model.errors import AskosError
 from askos.plan import placement
 from askos.ports.store import Store
 
+HOST_GONE = "The container's host has not answered for five minutes. Its state is as last seen."
+
 _log = logging.getLogger(__name__)
 
 
@@ -33,7 +35,9 @@ class PlacementLoop:
         *,
         patience_us: int = 30_000_000,
         orphan_us: int = 60_000_000,
+        silence_us: int = 300_000_000,
     ) -> None:
+        self._silence_us = silence_us
         self._store = store
         self._ratios = ratios
         self._clock = clock
@@ -63,6 +67,7 @@ class PlacementLoop:
             except Waiting:
                 waiting = True
         await self._store.drop_orphans(self._orphan_us)
+        await self._store.fail_waiting(self._silence_us, HOST_GONE)
         return waiting
 
     def _choose(self, capsule: Capsule, loads: list[placement.Load]) -> str | None:

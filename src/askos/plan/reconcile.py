@@ -281,7 +281,9 @@ def wants_restart(policy: RestartPolicy, exit_code: int, attempt: int) -> bool:
 
 def _bring_up(a: Assignment, seen: Observed, *, run: int, attempt: int, now_us: int) -> Decision:
     state: CapsuleState = "none" if run == 1 and attempt == 0 else "exited"
-    pull = _pull(a, seen) if attempt == 0 else None
+    # A later run keeps the image of the first: its files lie over just that image.
+    before = _ordered(seen)[-1].image_id if seen.containers else ""
+    pull = None if before else _pull(a, seen)
     if pull is not None:
         return Decision([pull], _report(a, seen, state, now_us, settled=False, progress="image_pulling"))
     progress = "container_creating" if run == 1 else "container_starting"
@@ -290,7 +292,7 @@ def _bring_up(a: Assignment, seen: Observed, *, run: int, attempt: int, now_us: 
     if sandbox is None:
         newest = max((s.attempt for s in seen.sandboxes), default=-1)
         return Decision([RunSandbox(newest + 1)], report)
-    image_id = seen.image.id if seen.image else ""
+    image_id = before or (seen.image.id if seen.image else "")
     return Decision([CreateContainer(sandbox.id, sandbox.attempt, run, attempt, image_id)], report)
 
 

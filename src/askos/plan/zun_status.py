@@ -41,11 +41,11 @@ def view(wish: Wish, placement: Placement, report: Report) -> View:
     """The words for one capsule."""
     if wish.state == "deleted":
         return View("Deleting", report.reason, TASK_STATES["deleting"])
-    if placement.failure is not None and placement.host_uuid is None:
-        return View("Error", placement.failure, None)
     mine = report.generation == wish.generation
     if mine and report.settled:
         return View(STATUSES[report.state], report.reason, None)
+    if placement.failure is not None:
+        return View("Error", placement.failure, None)
     task_state = (report.progress if mine else None) or TASK_STATES[wish.task]
     reason = report.reason if mine else None
     if wish.task == "creating":

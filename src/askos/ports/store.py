@@ -104,6 +104,9 @@ class Store(Protocol):
     async def drop_orphans(self, silent_us: int) -> list[str]:
         """Remove capsules that are to be deleted and whose host has been silent for `silent_us`."""
 
+    async def fail_waiting(self, silent_us: int, failure: str) -> list[str]:
+        """Write `failure` for capsules that wait for a host which has been silent for `silent_us`. Returns them."""
+
     async def changes(self, after: int, limit: int = 1000) -> list[Change]:
         """Committed changes after a revision, oldest first."""
 

@@ -79,7 +79,7 @@ class AgentProgram:
     async def _sweep(self) -> list[str]:
         containerd = self._host.containerd
         assert containerd is not None
-        return await sweep(self._host.runtime, containerd.state, containerd.socket)
+        return await sweep(self._host.runtime, containerd.root, containerd.state, containerd.socket)
 
     async def start(self, step: Callable[[str], None]) -> None:
         """Bring containerd and the network up. Raises SetupError in one line."""

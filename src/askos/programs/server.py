@@ -20,6 +20,7 @@ from askos.adapters.sql.migrate import upgrade
 from askos.adapters.sql.store import SqlStore
 from askos.api.app import Watch, application
 from askos.api.keystone.routes import routes as keystone_routes
+from askos.api.schemas import Limits
 from askos.client import credentials
 from askos.loops.placement import PlacementLoop
 from askos.model.errors import AskosError, SetupError
@@ -51,6 +52,7 @@ class Server:
         self.placement = PlacementLoop(self.store, ratios, now_us)
         self.link.on_host_change = self.placement.bell.ring
         self._runner: web.AppRunner | None = None
+        self._tls: ssl.SSLContext | None = None
         self._lock = locks.Lock(settings.data / "server.lock")
 
     def _changed(self, change: Change) -> None:
@@ -66,7 +68,6 @@ class Server:
         step("opening the database")
         await upgrade(self._database)
         pool = await self._pool(host_routes)
-        locks.announce(facts.instance(settings.data), locks.Cloud(str(settings.data), pool))
         step("preparing identity")
         await self.identity.bootstrap(settings.paths.admin_password)
         step("starting the API")
@@ -75,6 +76,7 @@ class Server:
         await self.link.start(f"unix:{socket}")
         socket.chmod(0o600)
         await self._serve()
+        locks.announce(facts.instance(settings.data), locks.Cloud(str(settings.data), pool))
         self._write_credentials()
 
     async def _pool(self, host_routes: Callable[[], list[str]]) -> str:
@@ -90,7 +92,7 @@ class Server:
         return await self.store.fact("network_pool", choose)
 
     async def _serve(self) -> None:
-        listen = self._settings.listen
+        listen, limits = self._settings.listen, self._settings.limits
         app = application(
             store=self.store,
             calls=self.link,
@@ -99,13 +101,12 @@ class Server:
             healthy=self._database.ping,
             watch=self._watch,
             zones={ZONE},
+            limits=Limits(limits.min_cpu, limits.max_cpu, limits.min_memory_mib, limits.max_memory_mib),
             mounted=keystone_routes(self.identity, public_url=listen.public_url),
         )
         context: ssl.SSLContext | None = None
         if not listen.is_loopback:
-            context = tls.server_context(
-                self._settings.paths, tls.certificate_names(listen, self._settings.host.hostname)
-            )
+            context = self._tls = tls.server_context(self._settings.paths, self._names())
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=2.0)
         await self._runner.setup()
         site = web.TCPSite(self._runner, listen.address, listen.port, ssl_context=context, reuse_address=True)
@@ -141,6 +142,14 @@ class Server:
             group.create_task(self.placement.run())
             group.create_task(_every(3600, self.identity.purge))
             group.create_task(_every(600, self._prune))
+            group.create_task(_every(86_400, self._renew_certificate))
+
+    async def _renew_certificate(self) -> None:
+        if self._tls is not None:
+            tls.refresh(self._tls, self._settings.paths, self._names())
+
+    def _names(self) -> list[str]:
+        return tls.certificate_names(self._settings.listen, self._settings.host.hostname)
 
     async def _prune(self) -> None:
         await self.store.prune_changes(KEEP_CHANGES)

@@ -39,6 +39,11 @@ class Journal:
     def __init__(self, root: Path) -> None:
         self._root = root
 
+    def tidy(self) -> None:
+        """Remove drafts that a killed agent left. Only before calls are taken."""
+        for draft in self._root.glob(".*.new"):
+            draft.unlink(missing_ok=True)
+
     def _path(self, container_id: str) -> Path:
         return self._root / f"{container_id}.json"
 

@@ -204,6 +204,10 @@ class NameServices:
         self._services[uuid] = service
         self._refused.discard(uuid)
 
+    def served(self) -> set[str]:
+        """The uuids of the networks that are served."""
+        return set(self._services)
+
     async def unserve(self, network_uuid: str) -> None:
         """End a network's service; one that is not served is fine."""
         service = self._services.pop(network_uuid, None)

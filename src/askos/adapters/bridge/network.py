@@ -16,25 +16,23 @@ import contextlib
 import logging
 import re
 import time
-from collections import Counter
-from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from askos.adapters.bridge import cni, host, links, plugin, rtnl, rules
+from askos.adapters.bridge import cni, host, links, plugin, rules
+from askos.adapters.bridge.fabric import Fabric
 from askos.adapters.bridge.forward import Forwarder
 from askos.adapters.bridge.journal import Entry, Journal
-from askos.adapters.bridge.links import Bridge, Owner, Plug
+from askos.adapters.bridge.links import Owner, Plug
 from askos.adapters.bridge.nameserver import NameServices
+from askos.adapters.bridge.workers import Workers
 from askos.model.capsules import Network
 from askos.model.errors import RuntimeFailedError, SetupError
 from askos.ports.network import Attachment, AttachmentLookup, Names
 
 _log = logging.getLogger(__name__)
 _LOOKUP_S = 20
-_T = TypeVar("_T")
 
 
 class BridgeNetwork:
@@ -67,20 +65,12 @@ class BridgeNetwork:
         self._plugin_root = plugin_root
         self._conf_root = conf_root
         self._grace_s = grace_s
-        self._forward_record = forward_record
         self._journal = Journal(state_root)
         self._names = NameServices(Forwarder(lambda: upstream if upstream is not None else host.resolvers()))
+        self._workers = Workers()
+        self._fabric = Fabric(instance, self._names, self._workers, forward_record)
         self._server: cni.Server | None = None
         self._lookup: AttachmentLookup | None = None
-        self._workers: ThreadPoolExecutor | None = None
-        self._lock = asyncio.Lock()
-        """Guards `_bridges`, the rules and the name services' sockets."""
-        self._bridges: dict[str, Bridge] = {}
-        """Networks whose bridge, rules and name service stand, by uuid."""
-        self._walled: dict[str, Bridge] = {}
-        """The bridges that the packet rules know."""
-        self._wanted: Counter[str] = Counter()
-        """Networks that a call under way needs: their bridges are not collected."""
         self._busy: dict[str, tuple[asyncio.Lock, int]] = {}
         """Locks of the sandboxes with calls under way, with the number of those calls."""
 
@@ -93,14 +83,8 @@ class BridgeNetwork:
             self._state_root.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
             raise SetupError(f"Cannot make the folder {self._state_root}: {error.strerror}.") from None
-        async with self._lock:
-            found = await self._run(self._adopt)
-            self._bridges = {bridge.network_uuid: bridge for bridge in found}
-            await self._wall(self._bridges)
-            if found:
-                self._forwarding_on()
-            for bridge in found:
-                await self._names.serve(bridge)
+        self._journal.tidy()
+        await self._fabric.adopt()
         blocker = await rules.forward_dropped_by()
         if blocker is not None:
             _log.warning(
@@ -118,12 +102,8 @@ class BridgeNetwork:
         if self._server is not None:
             await self._server.stop()
             self._server = None
-        async with self._lock:
-            await self._names.close()
-            self._bridges = {}
-        if self._workers is not None:
-            self._workers.shutdown(wait=True)
-            self._workers = None
+        await self._fabric.release()
+        self._workers.close()
 
     async def set_names(self, names: list[Names]) -> None:
         """Replace everything that the name services answer."""
@@ -132,8 +112,8 @@ class BridgeNetwork:
     async def collect(self, live_sandboxes: set[str], networks: list[Network]) -> None:
         """Remove what sandboxes that are not live left, and bridges that nobody needs; mend rules and names."""
         # Links first: whatever has a label by now had its journal before, so that a veth without one is an orphan.
-        ports = await self._run(lambda nl: links.ports_of(nl, self._instance))
-        entries = {entry.container_id: entry for entry in await self._run(lambda _: self._journal.entries())}
+        ports = await self._workers.run(lambda nl: links.ports_of(nl, self._instance))
+        entries = {entry.container_id: entry for entry in await self._workers.run(lambda _: self._journal.entries())}
         for entry in entries.values():
             if entry.container_id not in live_sandboxes and not self._may_be_new(entry):
                 async with self._alone(entry.container_id):
@@ -143,28 +123,18 @@ class BridgeNetwork:
             async with self._alone(container_id):
                 if self._journal.read(container_id) is None:
                     await self._forget(container_id)
-        async with self._lock:
-            await self._collect_bridges({network.uuid for network in networks})
+        used = {network.uuid for network in networks}
+        used.update(uuid for entry in self._journal.entries() for uuid in entry.networks)
+        await self._fabric.collect(used)
 
     async def remove_all(self) -> None:
         """Remove every interface, rule and address of this cloud; forwarding too if nobody else needs it."""
-        async with self._lock:
-            await self._names.close()
-            self._bridges = {}
-            await self._run(self._remove_links)
-            await rules.delete(self._instance)
-            for entry in self._journal.entries():
-                self._journal.remove(entry.container_id)
-            others = await rules.other_clouds(self._instance)
-            bridged = await self._run(
-                lambda nl: any(links.is_bridge_of_others(link, self._instance) for link in nl.links())
-            )
-            if not others and not bridged:
-                host.forwarding_restore(self._forward_record)
+        await self._fabric.remove_all()
+        for entry in self._journal.entries():
+            self._journal.remove(entry.container_id)
         plugin.uninstall(self._plugin_root, self._conf_root, self._instance)
-        if self._server is None and self._workers is not None:
-            self._workers.shutdown(wait=True)
-            self._workers = None
+        if self._server is None:
+            self._workers.close()
 
     # -- calls of the plugin ----------------------------------------------------------------------------------
 
@@ -184,16 +154,9 @@ class BridgeNetwork:
         looked_up = time.perf_counter()
         plugs = self._plugs(call, attachment)
         uuids = [network.uuid for network in attachment.networks]
-        async with self._alone(call.container_id), self._needing(uuids):
-            if self._journal.read(call.container_id) is not None:
-                await self._forget(call.container_id)  # a repeated call begins anew
-            names = [item.host_name for item in plugs]
-            self._journal.write(call.container_id, attachment.capsule_uuid, call.netns, names, uuids)
-            try:
-                await self._wire(call.netns, attachment.networks, plugs)
-            except Exception:
-                await self._forget(call.container_id)
-                raise
+        with self._fabric.needing(uuids):
+            async with self._alone(call.container_id):
+                await self._make(call, attachment, plugs, uuids)
         ended = time.perf_counter()
         _log.debug(
             "ADD of %s: lookup %.1f ms, wiring %.1f ms",
@@ -233,42 +196,34 @@ class BridgeNetwork:
             for number, (port, network) in enumerate(zip(attachment.ports, attachment.networks, strict=True))
         ]
 
-    async def _wire(self, netns: str, networks: list[Network], plugs: list[Plug]) -> None:
-        await self._ensure(networks)
+    async def _make(self, call: cni.Call, attachment: Attachment, plugs: list[Plug], uuids: list[str]) -> None:
+        if self._journal.read(call.container_id) is not None:
+            await self._forget(call.container_id)  # a repeated call begins anew
+        names = [item.host_name for item in plugs]
+        self._journal.write(call.container_id, attachment.capsule_uuid, call.netns, names, uuids)
         try:
-            await self._run(lambda _: links.plug(netns, plugs))
-        except links.BridgeGoneError as gone:
-            _log.warning("The bridge %s was removed by someone else; it is made again.", gone)
-            async with self._lock:
-                for network in networks:
-                    self._bridges.pop(network.uuid, None)
-                    await self._names.unserve(network.uuid)
-            await self._ensure(networks)
             try:
-                await self._run(lambda _: links.plug(netns, plugs))
-            except links.BridgeGoneError as again:
-                raise RuntimeFailedError(f"Cannot wire the sandbox: its bridge {again} keeps vanishing.") from None
+                await self._wire(call.netns, attachment.networks, plugs)
+            except links.BridgeGoneError as gone:
+                _log.warning("The bridge %s was removed by someone else; it is made again.", gone)
+                await self._fabric.lost(attachment.networks)
+                await self._wire(call.netns, attachment.networks, plugs)
+        except links.BridgeGoneError as again:
+            await self._forget(call.container_id)
+            raise RuntimeFailedError(f"Cannot wire the sandbox: its bridge {again} keeps vanishing.") from None
+        except Exception:
+            await self._forget(call.container_id)
+            raise
 
-    async def _ensure(self, networks: list[Network]) -> None:
-        """Bridges, rules and name services of these networks stand when this returns."""
-        if all(network.uuid in self._bridges for network in networks):
-            return
-        async with self._lock:
-            new = [links.bridge_of(self._instance, n) for n in networks if n.uuid not in self._bridges]
-            if not new:
-                return
-            for bridge in new:
-                await self._run(partial(links.make_bridge, instance=self._instance, bridge=bridge))
-            self._forwarding_on()
-            bridges = {**self._bridges, **{bridge.network_uuid: bridge for bridge in new}}
-            await self._wall(bridges)
-            self._bridges = bridges  # only now: a network counts as ready when its walls stand
-            for bridge in new:
-                await self._names.serve(bridge)
+    async def _wire(self, netns: str, networks: list[Network], plugs: list[Plug]) -> None:
+        await self._fabric.ensure(networks)
+        await self._workers.run(lambda _: links.plug(netns, plugs))
 
     async def _check(self, call: cni.Call) -> None:
         entry = self._journal.read(call.container_id)
-        present = await self._run(lambda nl: [nl.link(name) is not None for name in entry.links] if entry else [])
+        present = await self._workers.run(
+            lambda nl: [nl.link(name) is not None for name in entry.links] if entry else []
+        )
         if not present or not all(present):
             raise cni.CniError(100, f"The sandbox {call.container_id} is not wired as it was; make it again.")
 
@@ -278,10 +233,10 @@ class BridgeNetwork:
         if entry is not None and entry.made_us:
             names = entry.links
         else:  # no (readable) journal: look for the label
-            ports = await self._run(lambda nl: links.ports_of(nl, self._instance))
+            ports = await self._workers.run(lambda nl: links.ports_of(nl, self._instance))
             names = [link.name for link, whose in ports if whose.container_id == container_id]
         if names:
-            await self._run(lambda _: links.unplug(self._instance, container_id, names))
+            await self._workers.run(lambda _: links.unplug(self._instance, container_id, names))
         self._journal.remove(container_id)
 
     # -- inside -----------------------------------------------------------------------------------------------
@@ -291,55 +246,6 @@ class BridgeNetwork:
             return True
         young = time.time_ns() // 1000 - entry.made_us < self._grace_s * 1e6
         return young and Path(entry.netns).exists()
-
-    async def _collect_bridges(self, listed: set[str]) -> None:
-        used = set(listed)
-        used.update(uuid for entry in self._journal.entries() for uuid in entry.networks)
-        await self._run(partial(links.remove_unsigned_bridges, instance=self._instance))
-        standing = {bridge.network_uuid: bridge for bridge in await self._run(self._adopt)}
-        for uuid, bridge in list(standing.items()):
-            if uuid in used or uuid in self._wanted:
-                continue
-            # From here on a new call that needs this bridge waits for our lock and makes it again.
-            self._bridges.pop(uuid, None)
-            if await self._run(partial(links.remove_bridge, name=bridge.name)):
-                await self._names.unserve(uuid)
-                del standing[uuid]
-        for uuid in set(self._bridges) - set(standing):
-            await self._names.unserve(uuid)
-        if standing != self._walled or not await rules.exists(self._instance):
-            await self._wall(standing)
-        self._bridges = standing
-        for bridge in standing.values():
-            await self._names.serve(bridge)
-
-    async def _wall(self, bridges: dict[str, Bridge]) -> None:
-        await rules.apply(self._instance, bridges.values())
-        self._walled = dict(bridges)
-
-    def _adopt(self, nl: rtnl.Netlink) -> list[Bridge]:
-        return links.bridges(nl, self._instance)
-
-    def _remove_links(self, nl: rtnl.Netlink) -> None:
-        for link in links.all_of(nl, self._instance):
-            nl.delete(link.index)
-
-    def _forwarding_on(self) -> None:
-        try:
-            host.forwarding_on(self._forward_record)
-        except OSError as error:
-            _log.warning("Containers cannot reach the outside: IPv4 forwarding stays off (%s).", error)
-
-    async def _run(self, work: Callable[[rtnl.Netlink], _T]) -> _T:
-        """Do blocking work in a worker thread, with a fresh route socket of the host's namespace."""
-        if self._workers is None:
-            self._workers = ThreadPoolExecutor(4, thread_name_prefix="askos-net")
-
-        def task() -> _T:
-            with rtnl.Netlink() as nl:
-                return work(nl)
-
-        return await asyncio.get_running_loop().run_in_executor(self._workers, task)
 
     @contextlib.asynccontextmanager
     async def _alone(self, container_id: str) -> AsyncIterator[None]:
@@ -355,15 +261,6 @@ class BridgeNetwork:
                 del self._busy[container_id]
             else:
                 self._busy[container_id] = (lock, waiting - 1)
-
-    @contextlib.asynccontextmanager
-    async def _needing(self, uuids: list[str]) -> AsyncIterator[None]:
-        self._wanted.update(uuids)
-        try:
-            yield
-        finally:
-            self._wanted.subtract(uuids)
-            self._wanted += Counter()  # drops zeros
 
 
 def _result(call: cni.Call, first: Plug) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
 from collections.abc import Iterable
 
@@ -142,9 +143,13 @@ async def _nft(*arguments: str, stdin: str = "") -> tuple[int, str, str]:
             "(apt install nftables, dnf install nftables) and start again."
         )
     pipe = asyncio.subprocess.PIPE
-    process = await asyncio.create_subprocess_exec(program, *arguments, stdin=pipe, stdout=pipe, stderr=pipe)
+    # A file in memory, not a pipe: nft may end without reading it, and uvloop raises when such a pipe is written to.
+    with open(os.memfd_create("askos-nft"), "w+") as text_file:
+        text_file.write(stdin)
+        text_file.seek(0)
+        process = await asyncio.create_subprocess_exec(program, *arguments, stdin=text_file, stdout=pipe, stderr=pipe)
     try:
-        out, err = await asyncio.wait_for(process.communicate(stdin.encode()), _TIMEOUT_S)
+        out, err = await asyncio.wait_for(process.communicate(), _TIMEOUT_S)
     except TimeoutError:
         raise UnavailableError(f"Cannot set packet rules: nft did not end within {_TIMEOUT_S} s.") from None
     finally:

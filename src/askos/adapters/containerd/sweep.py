@@ -28,23 +28,24 @@ _SIGKILL = 9
 _SANDBOX_ID = "io.kubernetes.cri.sandbox-id"
 
 
-async def sweep(runtime: ContainerdRuntime, state: Path, socket: Path) -> list[str]:
+async def sweep(runtime: ContainerdRuntime, root: Path, state: Path, socket: Path) -> list[str]:
     """Remove leftovers; returns what was removed, one line each. For a private containerd only.
 
-    `state` and `socket`: of the `PrivateContainerd`. Call it after containerd has started or come back, and now
+    `root`, `state` and `socket`: of the `PrivateContainerd`. Call it after containerd has started or come back, and now
     and then. Idempotent; raises UnavailableError when containerd does not answer.
     """
     try:
         async with runtime.held():
-            return await _Sweep(runtime, state, socket).run()
+            return await _Sweep(runtime, root, state, socket).run()
     except RpcError as error:
         raise failed(error, "look for leftovers in containerd") from None
 
 
 class _Sweep:
-    def __init__(self, runtime: ContainerdRuntime, state: Path, socket: Path) -> None:
+    def __init__(self, runtime: ContainerdRuntime, root: Path, state: Path, socket: Path) -> None:
         self._runtime = runtime
         self._client = runtime.client
+        self._root = root
         self._state = state
         self._socket = socket
         self._removed: list[str] = []
@@ -134,6 +135,7 @@ class _Sweep:
         """Folders, mounts and runc's records of containers that containerd does not know."""
         for folder, word in (
             (self._state / "io.containerd.runtime.v2.task" / NAMESPACE, "bundle"),
+            (self._root / "io.containerd.runtime.v2.task" / NAMESPACE, "work folder"),
             (self._state / "runc" / NAMESPACE, "runc record"),
             (self._state / "io.containerd.grpc.v1.cri" / "sandboxes", "sandbox folder"),
             (self._state / "io.containerd.grpc.v1.cri" / "containers", "container folder"),

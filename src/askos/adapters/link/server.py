@@ -258,6 +258,8 @@ class LinkServer(pb_grpc.LinkServicer):  # type: ignore[misc]  # generated witho
             await context.write(pb.ServerMessage(dropped=pb.Dropped(capsule_uuid=gone)))
 
     async def _receive(self, session: _Session, context: Any) -> None:
+        loop = asyncio.get_running_loop()
+        noted_at = loop.time()
         while True:
             try:
                 async with asyncio.timeout(SILENCE_S):
@@ -266,8 +268,11 @@ class LinkServer(pb_grpc.LinkServicer):  # type: ignore[misc]  # generated witho
                 raise UnavailableError(f"host {session.facts.hostname} is silent") from None
             if message is grpc.aio.EOF:
                 return
-            if message.WhichOneof("body") == "heartbeat":
+            if loop.time() - noted_at >= HEARTBEAT_S - 1:
+                # A busy agent sends reports in place of heartbeats.
+                noted_at = loop.time()
                 await self._store.host_seen(session.facts.uuid, session.number, connected=True)
+            if message.WhichOneof("body") == "heartbeat":
                 continue
             reports = [_report_of(body) for body in message.reports.report_json]
             for uuid in await self._store.apply_reports(session.facts.uuid, reports):

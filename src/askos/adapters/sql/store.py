@@ -311,8 +311,7 @@ class SqlStore:
 
     async def drop_orphans(self, silent_us: int) -> list[str]:
         """See `ports.store.Store`."""
-        before = self._clock() - silent_us
-        dead = select(hosts.c.uuid).where(hosts.c.last_seen_us < before)
+        dead = _silent_hosts(self._clock() - silent_us)
         dropped: list[Change] = []
         async with self._db.write() as connection:
             query = select(capsules).where(capsules.c.wish_state == "deleted", capsules.c.host_uuid.in_(dead))
@@ -322,6 +321,26 @@ class SqlStore:
         for change in dropped:
             self._on_change(change)
         return [change.uuid for change in dropped]
+
+    async def fail_waiting(self, silent_us: int, failure: str) -> list[str]:
+        """See `ports.store.Store`."""
+        dead = _silent_hosts(self._clock() - silent_us)
+        changed: list[Change] = []
+        async with self._db.write() as connection:
+            query = select(capsules).where(
+                capsules.c.host_uuid.in_(dead),
+                capsules.c.task_state.is_not(None),
+                capsules.c.wish_state != "deleted",
+                capsules.c.placement_failure.is_(None),
+            )
+            for found in await self._some(connection, query):
+                placement = msgspec.structs.replace(found.placement, failure=failure)
+                capsule = msgspec.structs.replace(found, placement=placement)
+                revision = await self._save(connection, capsule, placement_failure=failure)
+                changed.append(Change(revision, capsule.kind, capsule.uuid, deleted=False))
+        for change in changed:
+            self._on_change(change)
+        return [change.uuid for change in changed]
 
     async def register_host(self, facts: HostFacts, availability_zone: str) -> int:
         """See `ports.store.Store`."""
@@ -441,6 +460,11 @@ class SqlStore:
                     found = (await connection.execute(wanted)).one()
                     self._networks[row.network_uuid] = rows.network(found)
         return claimed
+
+
+def _silent_hosts(before_us: int) -> Any:
+    """Hosts last seen before that time. `connected` may be left over from a server that was killed."""
+    return select(hosts.c.uuid).where(hosts.c.last_seen_us < before_us)
 
 
 def _filter(key: str, value: str | bool) -> Any:
