@@ -3,6 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/common.sh
+need_root clean "stops containers and removes their data"
 data=$(data_folder)
 
 # Only what Askos made, by name: somebody may have named a folder that holds more.
@@ -18,7 +19,7 @@ if [ -e "$data/instance" ]; then
   if rmdir "$data" 2>/dev/null; then
     say "  removed $data"
   else
-    say "  removed what Askos made in $data; the rest is yours: $(ls -A "$data" 2>/dev/null | tr '\n' ' ')"
+    say "  removed what Askos made in $data; what else is there was kept"
   fi
 fi
 link=${ASKOS_LINK:-/usr/local/bin/askos}

@@ -102,7 +102,13 @@ fi
 link=${ASKOS_LINK:-/usr/local/bin/askos} program=$PWD/.venv/bin/askos
 if [ "$(readlink "$link" 2>/dev/null)" != "$program" ] && [ "$(id -u)" = 0 ] && [ "$lock" = requirements.lock ]; then
   case $(readlink "$link" 2>/dev/null) in
-    '') [ -e "$link" ] && say "  $link is not ours and was left alone; use $program" || ln -s "$program" "$link" ;;
+    '')
+      if [ -e "$link" ]; then
+        say "  $link is not ours and was left alone; use $program"
+      else
+        ln -s "$program" "$link"
+      fi
+      ;;
     */.venv/bin/askos) ln -sfn "$program" "$link" ;;
     *) say "  $link is not ours and was left alone; use $program" ;;
   esac

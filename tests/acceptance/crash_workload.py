@@ -149,7 +149,9 @@ def _request(slot: Slot, chance: random.Random) -> Iterator[tuple[str, str, Any,
         yield "DELETE", f"/{slot.name}{how}", None, f"delete{how}", frozenset({"gone"})
     else:
         query = "?timeout=1" if do == "stop" else "?signal=KILL"
-        yield "POST", f"/{slot.name}/{do}{query}", None, do, frozenset({"Stopped"})
+        # What was only created may be stopped again before its first start has begun.
+        unstarted = {"Created"} if slot.history[0].startswith("create run=false") else set()
+        yield "POST", f"/{slot.name}/{do}{query}", None, do, frozenset({"Stopped"} | unstarted)
 
 
 def unsettled(api: Api, slots: list[Slot]) -> list[str]:

@@ -378,6 +378,27 @@ async def test_files_go_over_once_however_often_it_is_asked(subject: Subject) ->
     assert subject.log(capsule, "3-0.log") == ["stdout one", "stdout two"]
 
 
+async def test_files_that_were_given_can_be_given_back(subject: Subject) -> None:
+    capsule, sandbox, old = await subject.up("sh", "-c", "echo one > /kept; exit 0")
+    await subject.ended(capsule, old)
+    config = subject.sandbox(capsule)
+
+    async def made(run: int) -> str:
+        wanted = subject.container(capsule, "sh", "-c", "cat /kept", run=run)
+        return await subject.runtime.create_container(sandbox, wanted, config)
+
+    given = await made(2)
+    for giver, taker in ((old, given), (given, old), (given, old)):  # as after a crash, which asks again
+        await subject.runtime.carry_layer(giver, taker)
+    await subject.runtime.start_container(given)
+    assert (await subject.ended(capsule, given)).exit_code == 1  # nothing is left of the gift
+    last = await made(3)
+    await subject.runtime.carry_layer(old, last)
+    await subject.runtime.start_container(last)
+    await subject.ended(capsule, last)
+    assert subject.log(capsule, "3-0.log") == ["stdout one"]
+
+
 async def test_files_of_a_running_container_stay(subject: Subject) -> None:
     capsule, sandbox, old = await subject.up("sleep", "1000")
     new = await subject.runtime.create_container(

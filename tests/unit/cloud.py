@@ -6,6 +6,7 @@ Tests share one per module and keep apart by project: `cloud.project()` gives a 
 from __future__ import annotations
 
 import asyncio
+import io
 import itertools
 import json
 import shutil
@@ -147,7 +148,8 @@ class Cloud:
             data = json.dumps(body).encode()
             sent.setdefault("Content-Type", "application/json")
         url = URL(self.url + path, encoded=True)
-        async with self.session.request(method, url, data=data, headers=sent, allow_redirects=False) as got:
+        stream = None if data is None else io.BytesIO(data)  # aiohttp warns of large bytes
+        async with self.session.request(method, url, data=stream, headers=sent, allow_redirects=False) as got:
             raw = await got.read()
             decoded = json.loads(raw) if raw and got.content_type == "application/json" else None
             return Answer(got.status, got.headers, decoded, raw)

@@ -358,9 +358,10 @@ class FakeRuntime:
         await self._enter("carry_layer", from_id, to_id)
         source = self._known(from_id, "keep the container's files")
         target = self._known(to_id, "keep the container's files")
-        if source.seen.state != "exited":
-            raise ConflictError("Cannot take the files of a container that has not ended. Stop it first.")
-        if target.seen.state != "created":
+        still = ("created", "exited")
+        if source.seen.state not in still or target.seen.state not in still:
+            raise ConflictError("Cannot exchange the files of a container that has not ended. Stop it first.")
+        if source.seen.started_us and target.seen.started_us:
             raise ConflictError("Cannot give files to a container that was started already.")
         if target.mark != (from_id, to_id):
             source.mark = (from_id, to_id)

@@ -134,7 +134,7 @@ async def test_paths_are_taken_as_zuns_clients_write_them(cloud: Cloud) -> None:
         ("POST", "/", 405),
         ("PUT", "/v1", 405),
         ("PUT", "/askos/v1/images", 405),
-        ("BREW", "/v1/containers", 405),
+        ("TRACE", "/v1/containers", 405),
     ],
 )
 async def test_what_there_is_not(cloud: Cloud, method: str, path: str, status: int) -> None:
@@ -353,8 +353,9 @@ async def test_a_crash_is_told_with_the_id_under_which_the_log_has_it(caplog: py
 
     async with _client([Route("GET", "/v1/boom", handler, "", public=True)]) as client:
         got = await client.get("/v1/boom")
+        error = (await got.json())["errors"][0]
     request_id = got.headers["X-Openstack-Request-Id"]
-    assert request_id in (await got.json())["errors"][0]["detail"]
+    assert request_id in error["detail"]
     assert any(request_id in r.getMessage() and r.exc_info for r in caplog.records)
 
 

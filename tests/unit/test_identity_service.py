@@ -241,17 +241,16 @@ async def test_an_unknown_user_costs_what_a_known_one_costs(cloud: Cloud) -> Non
     await slow.directory.update_user(cloud.alice.id, lambda user: user, "wonderland")  # today's parameters
 
     async def cost(name: str) -> float:
-        times = []
-        for _ in range(7):
-            start = time.perf_counter()
-            with pytest.raises(UnauthorizedError):
-                await slow.authenticate(PasswordLogin(Named(name=name, domain_id="default"), "x"), None, HERE)
-            times.append(time.perf_counter() - start)
-        return sorted(times)[3]
+        start = time.perf_counter()
+        with pytest.raises(UnauthorizedError):
+            await slow.authenticate(PasswordLogin(Named(name=name, domain_id="default"), "x"), None, HERE)
+        return time.perf_counter() - start
 
-    known, unknown = await cost("alice"), await cost("nobody")
+    # In turns, and the best of many, because others use this machine as well.
+    pairs = [(await cost("alice"), await cost("nobody")) for _ in range(12)]
     slow.close()
-    assert 0.6 < known / unknown < 1.7
+    known, unknown = (min(pair[side] for pair in pairs) for side in (0, 1))
+    assert 0.7 < known / unknown < 1.4
 
 
 async def test_guessing_gets_slow_and_the_right_password_still_works(cloud: Cloud) -> None:
@@ -502,6 +501,28 @@ async def test_secrets_of_application_credentials_follow_the_parameters(cloud: C
     assert "m=16,t=2" in stored
     await stronger.authenticate(CredentialLogin(secret, id=made.id), None, HERE)
     stronger.close()
+
+
+async def test_what_a_user_can_pile_up_has_limits(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("askos.adapters.identity.login._MAX_TOKENS", 20)
+    monkeypatch.setattr("askos.adapters.identity.login._TRIM_EVERY", 5)
+    monkeypatch.setattr("askos.adapters.identity.credentials.MAX_PER_USER", 3)
+    others = (await cloud.login("bob", "builder")).secret
+    for _ in range(40):
+        cloud.clock.us += 1
+        newest = await cloud.web_token()
+    async with cloud.database.read() as connection:
+        query = select(schema.tokens.c.hash).where(schema.tokens.c.user_id == cloud.alice.id)
+        assert 20 <= len((await connection.execute(query)).all()) < 25
+    assert not await cloud.refused(newest)
+    assert (await cloud.identity.inspect(others)).user == cloud.bob
+
+    roles = (await cloud.identity.inspect(newest)).roles
+    for number in range(3):
+        wanted = ApplicationCredential("", f"c{number}", cloud.alice.id, cloud.project.id, roles)
+        await cloud.identity.credentials.create(wanted, None)
+    with pytest.raises(ForbiddenError, match="the limit"):
+        await cloud.identity.credentials.create(msgspec.structs.replace(wanted, name="more"), None)
 
 
 async def test_a_project_that_owns_something_stays(cloud: Cloud) -> None:

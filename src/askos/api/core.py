@@ -19,7 +19,7 @@ from aiohttp import web
 from askos.api import microversion, schemas
 from askos.api.errors import ApiError, from_askos
 from askos.api.microversion import Version
-from askos.model.errors import AskosError
+from askos.model.errors import AskosError, UnauthorizedError
 from askos.model.identity import Caller
 from askos.ports.identity import Identity
 
@@ -114,6 +114,9 @@ class Dispatcher:
         except web.HTTPException as error:
             title = f"Cannot read the request: {error.reason}."
             response = self._refusal(raw, ApiError(error.status, title), request_id)
+        except web.RequestPayloadError:
+            title = "Cannot read the request: its body is not encoded as its headers say."
+            response = self._refusal(raw, ApiError(400, title), request_id)
         except (ConnectionResetError, TimeoutError) as error:
             _log.debug("%s: the client has gone (%s)", request_id, error)
             raise
@@ -146,7 +149,7 @@ class Dispatcher:
                 raise ApiError(401, "The request you have made requires authentication.")
             try:
                 request.caller = await self._identity.validate(token)
-            except AskosError as error:
+            except UnauthorizedError as error:
                 raise ApiError(401, "The request you have made requires authentication.") from error
         if route is None:
             if allowed and len(segments) <= 3:

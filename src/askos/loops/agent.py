@@ -302,7 +302,7 @@ class Agent:
                     made = await self.runtime.run_sandbox(sandbox_config(a, attempt))
                 self._owners[made] = a.capsule_uuid
             case reconcile.CreateContainer():
-                config = container_config(a, action)
+                config = container_config(a, action, await asyncio.to_thread(self._hosts_file, a))
                 sandbox = sandbox_config(a, action.sandbox_attempt)
                 # Known before it starts: it may end before anybody looks again.
                 made = await self.runtime.create_container(action.sandbox_id, config, sandbox)
@@ -323,6 +323,15 @@ class Agent:
                 self._owners.pop(sandbox_id, None)
             case reconcile.RemoveLogs():
                 await asyncio.to_thread(shutil.rmtree, self.log_root / a.capsule_uuid, ignore_errors=True)
+
+    def _hosts_file(self, a: Assignment) -> str:
+        """/etc/hosts of the capsule, beside its logs. Without it containers would see the host's own."""
+        path = self.log_root / a.capsule_uuid / "etc-hosts"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        own = [f"{port.address}\t{reconcile.hostname(a)}" for port in a.ports]
+        path.write_text("\n".join(["127.0.0.1\tlocalhost", "::1\tlocalhost ip6-localhost", *own, ""]))
+        path.chmod(0o644)
+        return str(path)
 
     # -- standing loops ----------------------------------------------------------------------------------------
 
@@ -474,7 +483,7 @@ def sandbox_config(a: Assignment, attempt: int) -> rt.SandboxConfig:
     )
 
 
-def container_config(a: Assignment, action: reconcile.CreateContainer) -> rt.ContainerConfig:
+def container_config(a: Assignment, action: reconcile.CreateContainer, hosts_file: str) -> rt.ContainerConfig:
     """A container of a capsule."""
     spec = a.spec.containers[0]
     return rt.ContainerConfig(
@@ -492,6 +501,7 @@ def container_config(a: Assignment, action: reconcile.CreateContainer) -> rt.Con
         tty=spec.tty,
         cpu=spec.cpu,
         memory_bytes=spec.memory_mib << 20,
+        hosts_file=hosts_file,
     )
 
 

@@ -106,7 +106,8 @@ class Credentials(Protocol):
     async def create(self, wanted: ApplicationCredential, secret: str | None) -> tuple[ApplicationCredential, str]:
         """Add one (its id is chosen here) and give its secret, which is made up when None and kept nowhere.
 
-        ConflictError when the user has one of that name; ForbiddenError when the user lacks one of the roles.
+        ConflictError when the user has one of that name; ForbiddenError when the user lacks one of the
+        roles, or has too many credentials.
         """
 
     async def delete(self, user_id: str, credential_id: str) -> None:

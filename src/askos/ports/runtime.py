@@ -85,6 +85,8 @@ class ContainerConfig(msgspec.Struct, frozen=True):
     cpu: float
     memory_bytes: int
     image_id: str = ""
+    hosts_file: str | None = None
+    """Host path of the file to be seen as /etc/hosts. None: the runtime's default, which may be the host's own."""
 
 
 class RuntimeEvent(msgspec.Struct, frozen=True):

@@ -124,7 +124,8 @@ class BridgeNetwork:
                 if self._journal.read(container_id) is None:
                     await self._forget(container_id)
         used = {network.uuid for network in networks}
-        used.update(uuid for entry in self._journal.entries() for uuid in entry.networks)
+        left = await self._workers.run(lambda _: self._journal.entries())
+        used.update(uuid for entry in left for uuid in entry.networks)
         await self._fabric.collect(used)
 
     async def remove_all(self) -> None:

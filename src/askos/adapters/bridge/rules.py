@@ -127,10 +127,8 @@ async def forward_dropped_by() -> str | None:
         return None
     for item in json.loads(out or "{}").get("nftables", []):
         chain = item.get("chain", {})
-        if (chain.get("hook"), chain.get("policy")) == ("forward", "drop") and chain.get("family") in {
-            "ip",
-            "inet",
-        }:
+        drops = (chain.get("hook"), chain.get("policy")) == ("forward", "drop")
+        if drops and chain.get("family") in {"ip", "inet"}:
             return f"{chain['family']} {chain['table']} {chain['name']}"
     return None
 
@@ -144,10 +142,13 @@ async def _nft(*arguments: str, stdin: str = "") -> tuple[int, str, str]:
         )
     pipe = asyncio.subprocess.PIPE
     # A file in memory, not a pipe: nft may end without reading it, and uvloop raises when such a pipe is written to.
-    with open(os.memfd_create("askos-nft"), "w+") as text_file:
-        text_file.write(stdin)
-        text_file.seek(0)
-        process = await asyncio.create_subprocess_exec(program, *arguments, stdin=text_file, stdout=pipe, stderr=pipe)
+    source = os.memfd_create("askos-nft")
+    try:
+        os.write(source, stdin.encode())
+        os.lseek(source, 0, os.SEEK_SET)
+        process = await asyncio.create_subprocess_exec(program, *arguments, stdin=source, stdout=pipe, stderr=pipe)
+    finally:
+        os.close(source)
     try:
         out, err = await asyncio.wait_for(process.communicate(), _TIMEOUT_S)
     except TimeoutError:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from cri_api.v1 import api_pb2 as cri
 
-from askos.adapters.containerd import cgroups, images, layers, spec
+from askos.adapters.containerd import cgroups, images, layers, spec, teardown
 from askos.adapters.containerd.execs import Exec
 from askos.adapters.containerd.look import LIST_S, Observer
 from askos.adapters.containerd.making import Maker
@@ -116,6 +116,8 @@ class ContainerdRuntime:
     async def remove_sandbox(self, sandbox_id: str) -> None:
         """Remove the sandbox and every container in it."""
         await _told("remove the sandbox", self._maker.remove_sandbox(sandbox_id))
+        # containerd forgets the socket of a shim whose start was broken off.
+        teardown.shim_socket(self.client.socket, sandbox_id).unlink(missing_ok=True)
 
     async def create_container(self, sandbox_id: str, config: ContainerConfig, sandbox: SandboxConfig) -> str:
         """Make a container, not started; returns its id. NotFoundError when its image is not on the host."""

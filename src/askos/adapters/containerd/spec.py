@@ -104,6 +104,7 @@ def container_config(config: ContainerConfig, instance: str, image: str, command
             ATTEMPT: str(config.attempt),
         },
         log_path=f"{config.run}-{config.attempt}.log",
+        mounts=[cri.Mount(container_path="/etc/hosts", host_path=config.hosts_file)] if config.hosts_file else [],
         stdin=config.interactive,
         tty=config.tty,
         linux=cri.LinuxContainerConfig(

@@ -102,6 +102,7 @@ class _Sweep:
             request = api.DeleteContainerRequest(id=container_id)
             await self._try("containers.v1.Containers/Delete", request)
             await self._remove_snapshot(container.snapshotter, container.snapshot_key)
+            teardown.shim_socket(self._socket, container_id).unlink(missing_ok=True)
             self._removed.append(f"container {container_id}")
 
     async def _snapshots(self, known: dict[str, Any]) -> None:
@@ -145,6 +146,7 @@ class _Sweep:
                     for group in cgroups.groups(self._runtime.instance).get(path.name, []):
                         cgroups.kill(group)
                     mounts.remove_tree(path)
+                    teardown.shim_socket(self._socket, path.name).unlink(missing_ok=True)
                     self._removed.append(f"{word} {path.name}")
 
     def _groups(self, known: set[str]) -> None:

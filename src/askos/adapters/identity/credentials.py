@@ -18,6 +18,8 @@ from askos.adapters.sql.database import Database
 from askos.model.errors import ConflictError, ForbiddenError
 from askos.model.identity import ApplicationCredential
 
+MAX_PER_USER = 200
+
 
 class EmbeddedCredentials:
     """See `ports.identity.Credentials`."""
@@ -56,6 +58,11 @@ class EmbeddedCredentials:
                         f"Cannot create application credential {wanted.name}: the user does not have the "
                         f"roles {', '.join(missing) or '(none given)'} in project {wanted.project_id}. "
                         "Ask for roles that the user has."
+                    )
+                if len(await token_store.find_credentials(connection, user_id=wanted.user_id)) >= MAX_PER_USER:
+                    raise ForbiddenError(
+                        f"Cannot create application credential {wanted.name}: the user has {MAX_PER_USER} already, "
+                        "and that is the limit. Delete some that are not needed any more."
                     )
                 await token_store.add_credential(connection, credential, hashed, self._clock())
         except IntegrityError as error:

@@ -37,6 +37,11 @@ from askos.model.identity import (
     effective_roles,
 )
 
+_MAX_TOKENS = 10_000
+"""About how many live tokens a user can have; older ones make room, so that nobody fills the database."""
+
+_TRIM_EVERY = 50
+
 
 class Proof(msgspec.Struct, frozen=True):
     """Who somebody proved to be, and what must still be so when the token is written."""
@@ -74,6 +79,7 @@ class LogIn:
         self._throttle = throttle
         self._clock = clock
         self._lifetime_us = lifetime_us
+        self._issued = 0
 
     async def authenticate(self, login: Login, scope: Scope, source: str) -> IssuedToken:
         """See `ports.identity.IdentityService.authenticate`."""
@@ -85,6 +91,10 @@ class LogIn:
             digest = digest_of(login.token)
             if digest is None:
                 raise unauthorized()
+            # Looked up without the write lock first, or anybody could hold up all writers with made-up tokens.
+            async with self._database.read() as connection:
+                if await token_store.load_token(connection, digest, self._clock()) is None:
+                    raise unauthorized()
             proof = Proof(user_id="", method="token", token_digest=digest)
         try:
             async with self._database.write() as connection:
@@ -204,6 +214,9 @@ class LogIn:
         digest = digest_of(secret)
         assert digest is not None
         await token_store.add_token(connection, digest, token)
+        self._issued += 1
+        if self._issued % _TRIM_EVERY == 0:
+            await token_store.remove_oldest(connection, user.id, keep=_MAX_TOKENS, limit=2 * _TRIM_EVERY)
         return IssuedToken(secret=secret, token=token)
 
     async def _project(self, connection: AsyncConnection, named: Named) -> Project | None:

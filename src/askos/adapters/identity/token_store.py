@@ -128,6 +128,14 @@ async def remove_tokens(
     await connection.execute(query)
 
 
+async def remove_oldest(connection: AsyncConnection, user_id: str, *, keep: int, limit: int) -> None:
+    """Delete up to `limit` of a user's tokens, beyond the `keep` newest."""
+    query = select(_tokens.c.hash).where(_tokens.c.user_id == user_id).order_by(_tokens.c.issued_us.desc())
+    hashes = list((await connection.execute(query.offset(keep).limit(limit))).scalars())
+    if hashes:
+        await connection.execute(delete(_tokens).where(_tokens.c.hash.in_(hashes)))
+
+
 async def remove_expired(connection: AsyncConnection, now_us: int, limit: int) -> int:
     """Delete up to `limit` expired tokens; how many it were."""
     old = (
