@@ -168,7 +168,7 @@ class Cloud:
 
     # -- HTTP --------------------------------------------------------------------------------------------------
 
-    def http(self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] = {}) -> Answer:  # noqa: B006
+    def http(self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] = {}) -> Answer:
         """One plain request."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         with contextlib.closing(connection):
@@ -184,7 +184,7 @@ class Cloud:
         *,
         token: str | None = None,
         version: str = "1.40",
-        headers: Mapping[str, str] = {},  # noqa: B006
+        headers: Mapping[str, str] = {},
     ) -> Answer:
         """One request with a token (the administrator's by default); `body` is sent as JSON unless it is bytes."""
         sent = {"X-Auth-Token": token or self.token(), "OpenStack-API-Version": f"container {version}", **headers}

@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Callable, Iterator
 
 import pytest
-
 from tests.acceptance.cloud_fixtures import Cloud, eventually, remains
 
 

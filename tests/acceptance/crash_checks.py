@@ -16,7 +16,6 @@ os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 import grpc
 from cri_api.v1 import api_pb2 as cri
 from cri_api.v1 import api_pb2_grpc as cri_grpc
-
 from tests.acceptance.crash_fixtures import Api, Cloud
 from tests.acceptance.crash_workload import Slot
 
@@ -106,28 +105,36 @@ def histories(cloud: Cloud, api: Api, slots: list[Slot]) -> None:
         story = f"killed {slot.kills} times; {slot.history}"
         assert again <= slot.kills, f"{slot.name}: {again} starts were done twice; {story}"
         if slot.kind in ("long", "always", "unless", "short"):
-            assert len(starts) <= slot.runs + slot.kills, f"{slot.name} started {len(starts)} times for {slot.runs}; {story}"
+            assert len(starts) <= slot.runs + slot.kills, (
+                f"{slot.name} started {len(starts)} times for {slot.runs}; {story}"
+            )
         if item["status"] == "Running" and slot.kind != "flapping":
             kept = api.files(slot.name, "/starts")
             lost = set(starts) - set(kept)
             assert len(lost) <= slot.kills, f"{slot.name} lost its files: {kept}, but its log has {starts}; {story}"
-            assert len(kept) <= slot.runs + slot.kills, f"{slot.name} started {len(kept)} times for {slot.runs}; {story}"
+            assert len(kept) <= slot.runs + slot.kills, (
+                f"{slot.name} started {len(kept)} times for {slot.runs}; {story}"
+            )
 
 
-def leftovers(cloud: Cloud, *, down: bool) -> list[str]:
-    """What is left of deleted containers; with `down`, of the whole cloud (but its data folder)."""
+def leftovers(cloud: Cloud) -> list[str]:
+    """What is left of containers when all have been deleted; the cloud runs."""
+    own = {cloud.pid(), cloud.containerd_pid()}
     found = [f"row {row}" for row in _rows(cloud)]
     found += [f"log folder {path}" for path in (cloud.data / "log" / "capsules").iterdir()]
-    found += _processes(cloud, down=down) + _network(cloud, down=down) + _folders(cloud)
-    if down:
-        found += [f"mount {point}" for point in _mounts(cloud.data)]
-        found += [str(path) for path in (cloud.data / "run", Path(f"/run/askos/{cloud.instance}.json")) if path.exists()]
-        found += [str(path) for path in Path("/sys/fs/cgroup").glob(f"**/*askos*{cloud.instance}*")]
-    else:
-        kept = {str(cloud.data / "run" / "containerd")}
-        found += [f"mount {point}" for point in _mounts(cloud.data) if point not in kept]
-        found += _records(cloud)
-    return found
+    found += _processes(cloud, own) + _network(cloud) + _records(cloud) + _folders(cloud, persistent=True)
+    return found + [f"mount {point}" for point in _mounts(cloud.data)]
+
+
+def on_machine(cloud: Cloud) -> list[str]:
+    """What is left of the whole cloud after `askos down`, but for its data."""
+    found = _processes(cloud, set()) + _network(cloud) + _folders(cloud, persistent=False)
+    found += [f"mount {point}" for point in _mounts(cloud.data)]
+    if f"askos_{cloud.instance}" in _run("nft", "list", "tables"):
+        found.append("the nft table")
+    places = [cloud.data / "run", Path(f"/run/askos/{cloud.instance}.json")]
+    places += Path("/sys/fs/cgroup").glob(f"**/*askos*{cloud.instance}*")
+    return found + [str(path) for path in places if path.exists()]
 
 
 def _rows(cloud: Cloud) -> list[Any]:
@@ -138,10 +145,9 @@ def _rows(cloud: Cloud) -> list[Any]:
     return rows
 
 
-def _processes(cloud: Cloud, *, down: bool) -> list[str]:
+def _processes(cloud: Cloud, own: set[int]) -> list[str]:
     """Processes that name the data folder, or live in the cloud's control groups."""
     found = []
-    own = set() if down else {cloud.pid(), cloud.containerd_pid()}
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) in own | {os.getpid()}:
             continue
@@ -155,7 +161,7 @@ def _processes(cloud: Cloud, *, down: bool) -> list[str]:
     return found
 
 
-def _network(cloud: Cloud, *, down: bool) -> list[str]:
+def _network(cloud: Cloud) -> list[str]:
     links = json.loads(_run("ip", "-j", "link", "show"))
     mine = (f"ak{cloud.instance[:4]}", f"askos:{cloud.instance}:")
     found = [
@@ -166,36 +172,28 @@ def _network(cloud: Cloud, *, down: bool) -> list[str]:
     table = f"askos_{cloud.instance}"
     if table in _run("nft", "list", "tables"):
         rules = _run("nft", "list", "table", "inet", table)
-        found += [f"nft table {table}"] if down else [f"nft {line.strip()}" for line in re.findall("elements.*", rules)]
+        found += [f"nft {line.strip()}" for line in re.findall("elements.*", rules)]
     namespaces = cloud.data / "run/containerd/io.containerd.grpc.v1.cri/netns"
     found += [f"network namespace {path.name}" for path in namespaces.glob("*")]
     found += [f"journal of sandbox {path.name}" for path in (cloud.data / "run" / "network").glob("*.json")]
     return found
 
 
-def _folders(cloud: Cloud) -> list[str]:
+def _folders(cloud: Cloud, *, persistent: bool) -> list[str]:
     """Records outside containerd's own database: bundles, runc's, CRI's, the shims' sockets, the CNI library's."""
     state, root = cloud.data / "run" / "containerd", cloud.data / "containerd"
-    found = [
-        str(path)
-        for folder in (
-            state / "io.containerd.runtime.v2.task" / "k8s.io",
-            root / "io.containerd.runtime.v2.task" / "k8s.io",
-            state / "runc" / "k8s.io",
-            *(base / "io.containerd.grpc.v1.cri" / kind for base in (state, root) for kind in ("sandboxes", "containers")),
-        )
-        for path in folder.glob("*")
-    ]
+    bases = (state, root) if persistent else (state,)
+    kinds = ("io.containerd.runtime.v2.task/k8s.io", "io.containerd.grpc.v1.cri/sandboxes")
+    kinds += ("io.containerd.grpc.v1.cri/containers", "runc/k8s.io")
+    found = [str(path) for base in bases for kind in kinds for path in (base / kind).glob("*")]
     seen = set(_ID.findall((cloud.data / "log" / "containerd.log").read_text(errors="replace")))
     for identity in seen:
         name = hashlib.sha256(f"{cloud.socket}/k8s.io/{identity}".encode()).hexdigest()
         path = Path("/run/containerd/s") / name
         if path.exists():
             found.append(f"socket of shim {identity}")
-    for path in Path("/var/lib/cni/results").glob("*"):
-        if any(identity in path.name for identity in seen):
-            found.append(f"CNI record {path.name}")
-    return found
+    records = Path("/var/lib/cni/results").glob("*")
+    return found + [f"CNI record {path.name}" for path in records if any(identity in path.name for identity in seen)]
 
 
 def _records(cloud: Cloud) -> list[str]:
@@ -219,6 +217,6 @@ def _mounts(folder: Path) -> list[str]:
 
 
 def _run(*arguments: str) -> str:
-    done = subprocess.run(arguments, capture_output=True, text=True, timeout=30)
+    done = subprocess.run(arguments, check=False, capture_output=True, text=True, timeout=30)
     assert done.returncode == 0, f"{arguments}: {done.stderr}"
     return done.stdout

@@ -48,6 +48,7 @@ class Cloud:
     def _askos(self, *arguments: str) -> None:
         done = subprocess.run(
             [sys.executable, "-m", "askos", *arguments, "--data", str(self.data)],
+            check=False,
             env=self.environment,
             capture_output=True,
             text=True,
@@ -99,10 +100,21 @@ class Cloud:
         if victim in ("containerd", "both"):
             pids.append(self.containerd_pid())
         for pid in pids:
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # killed a moment ago, and not back yet
+                os.kill(pid, signal.SIGKILL)
         for pid in pids:
             while _alive(pid):
                 time.sleep(0.005)
+
+    def killed_start(self, after_s: float) -> None:
+        """Start it, and kill it and its containerd at some moment of that."""
+        arguments = [sys.executable, "-m", "askos", "up", "--data", str(self.data), "--port", str(self.port)]
+        quiet = subprocess.DEVNULL
+        with subprocess.Popen(arguments, env=self.environment, stdout=quiet, stderr=quiet) as process:
+            time.sleep(after_s)
+            process.kill()
+        with contextlib.suppress(OSError, ValueError):
+            self.kill("containerd")
 
     def log_tail(self, lines: int = 40) -> str:
         with contextlib.suppress(OSError):

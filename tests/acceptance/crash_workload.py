@@ -47,8 +47,6 @@ class Slot:
     ends: frozenset[str] = frozenset({"gone"})
     runs: int = 0
     """Starts that were asked for and may have been accepted."""
-    touched: bool = False
-    """Something was asked for in this round."""
     kills: int = 0
     """Rounds in which something was asked for, so that its start may have been broken off."""
     history: list[str] = field(default_factory=list)
@@ -96,7 +94,6 @@ class Workload:
         try:
             while not self._stop.is_set():
                 slot = chance.choice(slots)
-                slot.touched = True
                 for method, path, body, what, end in _request(slot, chance):
                     try:
                         status = api(method, path, body).status

@@ -56,7 +56,9 @@ class Image:
     def docker_archive(self, name: str) -> bytes:
         """What `docker save` writes."""
         manifest = [{"Config": "config.json", "RepoTags": [name], "Layers": ["1/layer.tar"]}]
-        return tar({"config.json": self.config, "1/layer.tar": self.layer, "manifest.json": json.dumps(manifest).encode()})
+        return tar(
+            {"config.json": self.config, "1/layer.tar": self.layer, "manifest.json": json.dumps(manifest).encode()}
+        )
 
     def oci_archive(self, name: str) -> bytes:
         """An OCI image layout in a tar."""
@@ -65,7 +67,10 @@ class Image:
             "mediaType": f"{_OCI}.manifest.v1+json",
             "digest": digest(manifest),
             "size": len(manifest),
-            "annotations": {"io.containerd.image.name": name, "org.opencontainers.image.ref.name": name.split(":")[-1]},
+            "annotations": {
+                "io.containerd.image.name": name,
+                "org.opencontainers.image.ref.name": name.rsplit(":", maxsplit=1)[-1],
+            },
         }
         blobs = {f"blobs/sha256/{digest(b)[7:]}": b for b in (self.config, self.packed, manifest)}
         index = json.dumps({"schemaVersion": 2, "manifests": [entry]}).encode()

@@ -14,7 +14,6 @@ from uuid import UUID
 
 import pytest
 import yaml
-
 from tests.acceptance.cloud_fixtures import LIVES, Cloud, eventually, free_port, one_line
 from tests.acceptance.image_fixtures import Image, Registry
 from tests.acceptance.terminal_fixtures import Terminal
@@ -238,7 +237,9 @@ def test_pull(cloud: Cloud, registry: Registry) -> None:
 def test_pull_what_the_registry_does_not_have(cloud: Cloud, registry: Registry) -> None:
     missing = f"{registry.address}/team/app:2"
     assert missing in cloud.refused("image", "pull", missing)
-    assert "not found" in cloud.refused("run", "--name", "missing", missing).lower()
+    done = cloud.askos("run", "--name", "missing", missing, check=False)
+    assert f"{missing} does not exist" in one_line(done)
+    assert done.returncode == 125
     assert cloud.show("missing")["status"] == "Error"
 
 
@@ -301,7 +302,7 @@ def test_completion(cloud: Cloud, tmp_path: Path) -> None:
     # What bash does when somebody types these words and hits Tab.
     ask = (
         f'source {tmp_path}/completion.bash; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); '
-        "$(complete -p askos | sed 's/.*-F \\([^ ]*\\).*/\\1/'); printf '%s\\n' \"${COMPREPLY[@]}\""
+        "$(complete -p askos | sed 's/.*-F \\([^ ]*\\).*/\\1/') askos; printf '%s\\n' \"${COMPREPLY[@]}\""
     )
     for words, answer in ((["askos", "sto"], "stop"), (["askos", "show", "complet"], "completed-one")):
         assert cloud.run("bash", "-c", ask, "bash", *words).stdout.split() == [answer]

@@ -137,7 +137,7 @@ class Cloud:
         self.conf = root / "conf"
         self.state = root / "net"
         self.instance = secrets.token_hex(3)
-        self.options = {"upstream": [], "forward_record": root.parent / "ip_forward", **options}
+        self.options = {"upstream": [], **options}
         self.boxes: list[Box] = []
         self.net = self.make()
 

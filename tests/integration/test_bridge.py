@@ -299,7 +299,7 @@ async def test_a_young_sandbox_is_left_alone(cloud: Cloud) -> None:
 
 
 @pytest.mark.parametrize("step", range(1, 7))
-async def test_killed_in_the_middle_of_an_add(cloud: Cloud, tmp_path: Path, step: int) -> None:
+async def test_killed_in_the_middle_of_an_add(cloud: Cloud, step: int) -> None:
     """An agent dies at one of its netlink requests; what it left is collected by the next one."""
     red = network("10.77.0.0/22")
     box = cloud.box((red, "10.77.0.2"))
@@ -324,7 +324,7 @@ async def lookup(uuid):
     return found
 async def main():
     net = BridgeNetwork({cloud.instance!r}, root / "net", root / "cni.sock", root / "bin", root / "conf",
-        upstream=[], forward_record=Path({str(tmp_path / "ip_forward")!r}))
+        upstream=[])
     await net.start(lookup)
     print("ready", flush=True)
     await asyncio.sleep(60)

@@ -159,7 +159,8 @@ def test_the_client_is_valid_python() -> None:
 def test_resolvers_are_read_as_the_c_library_does(tmp_path: Path) -> None:
     conf = tmp_path / "resolv.conf"
     conf.write_text(
-        "# x\nnameserver 10.0.0.1\nsearch a b\nnameserver nonsense\nnameserver ::1\nnameserver 1.1.1.1\nnameserver 2.2.2.2\n"
+        "# x\nnameserver 10.0.0.1\nsearch a b\nnameserver nonsense\n"
+        "nameserver ::1\nnameserver 1.1.1.1\nnameserver 2.2.2.2\n"
     )
     assert host.resolvers(conf) == ["10.0.0.1", "::1", "1.1.1.1"]
     assert "10.0.0.1/32" in host.host_routes(conf)

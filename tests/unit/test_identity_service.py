@@ -161,7 +161,42 @@ async def test_a_given_password_file_is_used_and_a_bad_one_refused(tmp_path: Pat
     await database.close()
 
 
-async def test_two_servers_that_start_at_once_agree_on_one_password(tmp_path: Path) -> None:
+async def test_servers_that_start_at_once_on_two_machines_leave_one_file(tmp_path: Path) -> None:
+    database = Database(sqlite_url(tmp_path / "other.db"))
+    await upgrade(database)
+    servers = [EmbeddedIdentity(database, passwords=cheap()) for _ in range(2)]
+    files = [tmp_path / "here", tmp_path / "there"]
+    made = await asyncio.gather(*(server.bootstrap(file) for server, file in zip(servers, files, strict=True)))
+    assert [file.exists() for file in files] == made
+    assert sum(made) == 1
+    login = PasswordLogin(Named(name="admin", domain_id="default"), files[made.index(True)].read_text().strip())
+    assert (await servers[0].authenticate(login, None, HERE)).token.is_admin
+    for server in servers:
+        server.close()
+    await database.close()
+
+
+async def test_the_file_stays_when_a_faster_server_used_it(tmp_path: Path) -> None:
+    database = Database(sqlite_url(tmp_path / "other.db"))
+    await upgrade(database)
+    file = tmp_path / "password"
+    faster = EmbeddedIdentity(database, passwords=cheap())
+
+    class Slow(Passwords):
+        async def hash(self, password: str) -> str:
+            assert await faster.bootstrap(file)
+            return await super().hash(password)
+
+    slow = EmbeddedIdentity(database, passwords=Slow(time_cost=1, memory_kib=8))
+    assert not await slow.bootstrap(file)
+    login = PasswordLogin(Named(name="admin", domain_id="default"), file.read_text().strip())
+    assert (await slow.authenticate(login, None, HERE)).token.is_admin
+    slow.close()
+    faster.close()
+    await database.close()
+
+
+async def test_servers_that_start_at_once_on_one_machine_agree_on_one_password(tmp_path: Path) -> None:
     database = Database(sqlite_url(tmp_path / "other.db"))
     await upgrade(database)
     servers = [EmbeddedIdentity(database, passwords=cheap()) for _ in range(4)]
@@ -379,6 +414,16 @@ async def test_taking_rights_away_ends_tokens_at_once(cloud: Cloud) -> None:
     await directory.delete_user(cloud.alice.id)
     with pytest.raises(UnauthorizedError):
         await cloud.identity.inspect(token)
+
+
+async def test_tokens_of_what_is_disabled_are_worth_nothing_even_if_they_are_still_there(cloud: Cloud) -> None:
+    token = await cloud.web_token()
+    for table, key in ((schema.users, cloud.alice.id), (schema.projects, cloud.project.id)):
+        for enabled in (False, True):
+            async with cloud.database.write() as connection:
+                await connection.execute(update(table).where(table.c.id == key).values(enabled=enabled))
+            assert await cloud.refused(token) is not enabled
+            cloud.clock.us += 6_000_000
 
 
 async def test_a_new_role_counts_at_once_and_a_rename_shows(cloud: Cloud) -> None:

@@ -171,9 +171,27 @@ def test_a_crash_between_any_two_actions_changes_nothing(crash_after: int, wish:
         assert a.report.state in ({"running"} if wish == "running" else {"exited", "created"})
 
 
+def test_a_start_that_was_broken_off_is_done_again() -> None:
+    """The agent is killed while containerd starts the container: it never ran, so it has not ended either."""
+    world = World(break_off=1)
+    a, _ = world.settle(assignment(state="running", run=1))
+    assert world.starts == [(1, 0)]
+    assert a.report.state == "running"
+    assert len(world.containers) == 1
+
+
+def test_a_second_start_that_was_broken_off_keeps_the_files() -> None:
+    world, a = running()
+    a, _ = world.settle(rewish(a, "stopped"))
+    world.break_off = 1
+    a, _ = world.settle(rewish(a, "running", run=2))
+    assert world.starts == [(1, 0), (2, 0)]
+    assert [world.files[c] for c in world.containers] == ["xx"]
+
+
 _STEPS = st.lists(
     st.tuples(
-        st.sampled_from(["start", "stop", "reboot", "exit0", "exit1", "reboot-host", "later"]),
+        st.sampled_from(["start", "stop", "reboot", "exit0", "exit1", "reboot-host", "break", "later"]),
         st.one_of(st.none(), st.integers(0, 6)),
     ),
     max_size=25,
@@ -198,6 +216,8 @@ def test_no_history_starts_a_run_twice(steps: list[tuple[str, int | None]], poli
         elif what == "reboot-host":
             for sandbox in list(world.sandboxes.values()):
                 world.act(r.StopSandbox(sandbox.id))
+        elif what == "break":
+            world.break_off = 1
         else:
             world.now += 120_000_000
         a, _ = world.settle(a, crash_after=crash_after)

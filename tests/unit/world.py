@@ -30,6 +30,8 @@ class World:
     marks: dict[str, tuple[str, str] | None] = field(default_factory=dict)
     """The mark that a layer carries, by the container that holds the layer."""
     logs: bool = False
+    break_off: int = 0
+    """So many of the next starts are broken off: whoever asked for them is killed meanwhile."""
     now: int = 1_000_000_000
     _ids: count[int] = field(default_factory=count)
 
@@ -66,6 +68,8 @@ class World:
             case r.CarryLayer(old, new):
                 assert self.containers[old].state in ("exited", "created")
                 assert self.containers[new].state in ("exited", "created")
+                started = [c for c in (old, new) if self.containers[c].started_us is not None]
+                assert len(started) < 2, "layers exchanged between two containers that have run"
                 if self.marks.get(new) != (old, new):
                     self.files[new], self.files[old] = self.files[old], self.files[new]
                     self.marks[old], self.marks[new] = self.marks.get(new), (old, new)
@@ -74,6 +78,11 @@ class World:
                 assert c.state == "created", "started twice"
                 assert self.sandboxes[c.sandbox_id].ready
                 assert not any(o.state == "running" for o in self.containers.values()), "two running at once"
+                if self.break_off:
+                    # containerd kills what it had begun to start, and never starts this container again.
+                    self.break_off -= 1
+                    self._set(c, state="exited", exit_code=128, reason="StartError", finished_us=self.now)
+                    return
                 self.starts.append((c.run, c.attempt))
                 self.files[container_id] += "x"
                 self._set(c, state="running", started_us=self.now)

@@ -61,8 +61,11 @@ class Containers:
         if host_uuid is None:
             return None
         if host_uuid not in self._host_names:
-            self._host_names = {h.facts.uuid: h.facts.hostname for h in await self._store.hosts()}
+            await self._learn_hosts()
         return self._host_names.get(host_uuid)
+
+    async def _learn_hosts(self) -> None:
+        self._host_names = {h.facts.uuid: h.facts.hostname for h in await self._store.hosts()}
 
     async def shown(self, request: Request, capsule: Capsule, *, links: bool = True) -> dict[str, Any]:
         """One container as the caller may see it."""
@@ -78,8 +81,10 @@ class Containers:
 
     async def list(self, request: Request) -> web.Response:
         """GET a page."""
-        query = self._list_query(request)
         admin = request.caller.is_admin
+        if admin and "host" in request.query:
+            await self._learn_hosts()
+        query = self._list_query(request)
         page = await self._store.page(query)
         missing = self._rendered.missing(page, admin=admin)
         if missing:
@@ -312,7 +317,7 @@ def _limit(value: str | None) -> int:
     if value is None:
         return MAX_LIMIT
     if not value.isascii() or not value.isdigit() or int(value[:10]) == 0:
-        raise invalid_value("Limit must be positive")
+        raise invalid_value("Limit must be positive integer")
     return min(int(value[:10]), MAX_LIMIT)
 
 
@@ -349,7 +354,7 @@ def since_us(value: object) -> int | None:
     if value is None or value == "":
         return None
     text = str(value)
-    if text.isdigit():
+    if text.isascii() and text.isdigit():
         return int(text) * 1_000_000
     try:
         found = datetime.strptime(text, "%Y-%m-%d %H:%M:%S,%f").replace(tzinfo=UTC)

@@ -45,10 +45,6 @@ def spec_of(
     body: dict[str, Any], version: Version, caller: Caller, zones: set[str], limits: schemas.Limits
 ) -> tuple[str, CapsuleSpec]:
     """Name and spec of a checked body. Raises 400s and 403s that name the field."""
-    for field, rule in _POLICIES.items():
-        # Zun asks policy whenever the key is there and not null, even for `false`.
-        if body.get(field) is not None:
-            policy.enforce(caller, rule)
     for field, since in schemas.CREATE_SINCE.items():
         if body.get(field) is not None and version < since:
             raise ApiError(
@@ -57,6 +53,10 @@ def spec_of(
                 f"{field} is only supported from version {since}",
                 code="container.invalid-param-in-version",
             )
+    for field, rule in _POLICIES.items():
+        # Zun asks policy whenever the key is there and not null, even for `false`.
+        if body.get(field) is not None:
+            policy.enforce(caller, rule)
     _refuse_unsupported(body, zones)
     try:
         normalise(body["image"])

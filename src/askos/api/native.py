@@ -58,8 +58,8 @@ class Native:
         capsule, host = await self._placed(request, "execute")
         exec_request = {
             "argv": argv,
-            "tty": schemas.boolean(query.get("tty"), False),
-            "stdin": schemas.boolean(query.get("stdin"), False),
+            "tty": _flag(query, "tty", False),
+            "stdin": _flag(query, "stdin", False),
             "width": int(schemas.number("width", query.get("width", "80"), 1, 10_000)),
             "height": int(schemas.number("height", query.get("height", "24"), 1, 10_000)),
         }
@@ -88,15 +88,15 @@ class Native:
         """The log as a stream; with follow until the container has ended."""
         capsule, host = await self._placed(request, "logs")
         query = request.query
-        framed = schemas.boolean(query.get("streams"), False)
+        framed = _flag(query, "streams", False)
         arguments = {
             "capsule": capsule.uuid,
-            "stdout": schemas.boolean(query.get("stdout"), True),
-            "stderr": schemas.boolean(query.get("stderr"), True),
-            "timestamps": schemas.boolean(query.get("timestamps"), False),
+            "stdout": _flag(query, "stdout", True),
+            "stderr": _flag(query, "stderr", True),
+            "timestamps": _flag(query, "timestamps", False),
             "tail": tail_lines(query.get("tail")),
             "since_us": since_us(query.get("since")),
-            "follow": schemas.boolean(query.get("follow"), False),
+            "follow": _flag(query, "follow", False),
         }
         stream = await self._calls.open(host, "logs", arguments)
         response = web.StreamResponse(headers={"X-Openstack-Request-Id": request.request_id})
@@ -199,6 +199,14 @@ class Native:
             raise NotFoundError("Which image? Give ?ref=.", "image-not-found")
         await self._calls.call(await self._image_host(), "image_remove", {"ref": ref}, 60.0)
         return web.Response(status=204)
+
+
+def _flag(query: dict[str, Any], name: str, default: bool) -> bool:
+    """A boolean word of the query."""
+    value = query.get(name)
+    if value is not None and value not in schemas.TRUE and value not in schemas.FALSE:
+        raise invalid_query(name, value, "it is not a boolean word")
+    return schemas.boolean(value, default)
 
 
 async def _line(response: web.StreamResponse, value: dict[str, Any]) -> None:

@@ -22,8 +22,8 @@ BOOLEAN: Schema = {"enum": [True, *TRUE, False, *FALSE], "type": ["boolean", "st
 _WORD: Schema = {"type": ["boolean", "string"], "enum": [True, "True", "true", False, "False", "false"]}
 _TEXT: Schema = {"type": "string", "pattern": "^[^\\x00]*$"}
 _STRINGS: Schema = {"type": ["array", "null"], "items": _TEXT, "maxItems": 4096}
-NAME = r"^[a-zA-Z0-9][a-zA-Z0-9_.-]*$"
-"""Zun's pattern, but a single character will do."""
+NAME = r"^[a-zA-Z0-9][a-zA-Z0-9_.-]*$(?!\n)"
+"""Zun's pattern, but a single character will do, and (Python's `$`) no line end behind it."""
 
 
 class Limits(NamedTuple):
@@ -110,7 +110,7 @@ _COMMON: dict[str, Schema] = {
     "availability_zone": {"type": ["string", "null"], "minLength": 1, "maxLength": 255},
     "auto_remove": {"type": ["boolean", "string", "null"], "enum": [*_WORD["enum"], None]},
     "runtime": {"type": ["string", "null"]},
-    "hostname": {"type": ["string", "null"], "minLength": 1, "maxLength": 63, "pattern": "^[a-zA-Z0-9-._]*$"},
+    "hostname": {"type": ["string", "null"], "minLength": 1, "maxLength": 63, "pattern": r"^[a-zA-Z0-9-._]*$(?!\n)"},
     "mounts": {"type": ["array", "null"], "items": {"type": "object"}},
     "privileged": _WORD,
     "healthcheck": {"type": ["object", "null"]},
@@ -145,7 +145,7 @@ def create(version: Version, limits: Limits) -> Schema:
     if version >= (1, 20):
         properties["command"] = _STRINGS
     else:
-        properties["command"] = {"type": ["string", "null"], "maxLength": 65536}
+        properties["command"] = {**_TEXT, "type": ["string", "null"], "maxLength": 65536}
     if version >= (1, 39):
         properties["host"] = {"type": ["string", "null"], "minLength": 1, "maxLength": 255}
     if version >= (1, 40):
@@ -161,7 +161,15 @@ def create(version: Version, limits: Limits) -> Schema:
 CREATE_QUERY: Schema = {"type": "object", "properties": {"run": BOOLEAN}, "additionalProperties": False}
 TIMEOUT_QUERY: Schema = {
     "type": "object",
-    "properties": {"timeout": {"type": ["string", "integer"], "pattern": "^[0-9]*$", "maxLength": 9}},
+    "properties": {
+        "timeout": {
+            "type": ["string", "integer"],
+            "pattern": "^[0-9]*$",
+            "maxLength": 9,
+            "minimum": 0,
+            "maximum": 999_999_999,
+        }
+    },
     "additionalProperties": False,
 }
 KILL_QUERY: Schema = {
@@ -193,7 +201,7 @@ LOGS_QUERY: Schema = {
 EXECUTE_QUERY: Schema = {
     "type": "object",
     "properties": {
-        "command": {"type": "string", "minLength": 1, "maxLength": 65536},
+        "command": {**_TEXT, "minLength": 1, "maxLength": 65536},
         "run": _WORD,
         "interactive": _WORD,
     },

@@ -100,7 +100,8 @@ def begin(containers: Containers, body: dict[str, Any], *, start: bool, remove: 
         name = container["name"]
         kept = f". {name} is kept: see `askos show {name}`, or `askos rm {name}`"
     message = f"cannot {what}: {reason or 'no reason was given'}{kept}"
-    if not_started:
+    # Zun leaves it Created when only its program could not be started; Askos says Error with such a reason.
+    if not_started or (start and "cannot start" in reason.lower()):
         base.complain(message)
         raise SystemExit(start_failure(reason))
     raise ClientError(message)

@@ -11,7 +11,7 @@ import click
 from askos.cli import base, specification, terminal
 from askos.client.errors import ApiError, ClientError
 from askos.client.session import part
-from askos.client.wire import Result
+from askos.client.wire import Result, start_failure
 
 FAILED = 125
 
@@ -44,12 +44,14 @@ def exec_(
     try:
         result = _exec(name, list(command), interactive=interactive, tty=tty, env=env, workdir=workdir)
     except ApiError as error:
-        hints = {409: f"Start it with `askos start {name}`"}
+        code = start_failure(error.message)
+        # The container runs, but the program cannot: to start the container is no advice then.
+        hints = {409: f"Start it with `askos start {name}`"} if code == FAILED else {}
         if error.no_such_route:
             base.complain(f"cannot run {command[0]} in {name}: this cloud does not offer exec with streams")
         else:
             base.complain(base.told(f"run {command[0]} in {name}", error, hints))
-        return FAILED
+        return FAILED if error.status == 404 else code
     except ClientError as error:
         base.complain(base.told(f"run {command[0]} in {name}", error))
         return FAILED

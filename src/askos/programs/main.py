@@ -47,7 +47,7 @@ def set_up_logging(settings: Settings, *, to_file: bool) -> None:
         handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=settings.log.level.upper(), handlers=[handler])
-    for noisy in ("alembic", "sqlalchemy", "aiosqlite", "asyncio", "grpc", "pyroute2", "aiohttp"):
+    for noisy in ("alembic", "sqlalchemy", "aiosqlite", "asyncio", "grpc", "aiohttp"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 

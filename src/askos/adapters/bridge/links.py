@@ -9,9 +9,11 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import logging
 import os
 import socket
 import threading
+import time
 from pathlib import Path
 
 import msgspec
@@ -26,6 +28,9 @@ PREFIX = "ak"
 
 _CLONE_NEWNET = 0x40000000
 _INET6_ADDR_GEN_MODE, _ADDR_GEN_NONE = 8, b"\x01"
+_UP_S = 3.0
+_POLL_S = 0.0005
+_log = logging.getLogger(__name__)
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -166,8 +171,26 @@ def plug(netns: str, plugs: list[Plug]) -> None:
                 if wanted.default_route:
                     messages.append(rtnl.add_default_route(link.index, wanted.bridge.gateway))
             inside.do(*messages)
+            _await_up(nl, {name for wanted in plugs for name in (wanted.host_name, wanted.bridge.name)})
     finally:
         os.close(fd)
+
+
+def _await_up(nl: rtnl.Netlink, names: set[str]) -> None:
+    """Wait until these interfaces pass packets.
+
+    The kernel carries a link's state on in a worker of its own: first to the bridge's port, then to the bridge.
+    Until then packets are dropped, and on a busy host a container's first ones would be.
+    """
+    deadline = time.monotonic() + _UP_S
+    while names:
+        found = {name: nl.link(name) for name in names}
+        names = {name for name, link in found.items() if link is not None and link.state != rtnl.OPER_UP}
+        if names and time.monotonic() > deadline:
+            _log.warning("%s did not come up within %g s; going on.", ", ".join(sorted(names)), _UP_S)
+            return
+        if names:
+            time.sleep(_POLL_S)
 
 
 def _make_pair(nl: rtnl.Netlink, fd: int, wanted: Plug) -> None:

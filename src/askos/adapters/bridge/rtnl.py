@@ -30,7 +30,9 @@ _ACK_TLVS = 0x200
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_LINKINFO = 1, 3, 4, 10, 18
 IFLA_IFALIAS, IFLA_AF_SPEC, IFLA_NET_NS_FD, IFLA_EXT_MASK = 20, 26, 28, 29
 INFO_KIND, INFO_DATA, VETH_PEER = 1, 2, 1
+IFLA_OPERSTATE = 16
 IFF_UP = 1
+OPER_UP = 6
 
 _HEADER = struct.Struct("=IHHII")
 _IFINFO = struct.Struct("=BxHiII")
@@ -57,6 +59,8 @@ class Link(msgspec.Struct, frozen=True):
     kind: str = ""
     master: int = 0
     mtu: int = 0
+    state: int = 0
+    """RFC 2863's operational state, `OPER_UP` when packets pass."""
 
 
 class Address(msgspec.Struct, frozen=True):
@@ -253,4 +257,5 @@ def _link(body: bytes) -> Link:
         kind=string(info.get(INFO_KIND, b"")),
         master=int.from_bytes(attrs.get(IFLA_MASTER, b""), sys.byteorder),
         mtu=int.from_bytes(attrs.get(IFLA_MTU, b""), sys.byteorder),
+        state=int.from_bytes(attrs.get(IFLA_OPERSTATE, b""), sys.byteorder),
     )

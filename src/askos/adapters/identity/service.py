@@ -127,16 +127,22 @@ class EmbeddedIdentity:
         hashed = await self._passwords.hash(password)
         try:
             async with self._database.write() as connection:
-                if await store.any_user(connection):  # another server was faster, with another file
+                if await store.any_user(connection):  # another server was faster
                     created = False
                 else:
                     await _ensure_admin(connection, hashed, self._clock())
                     created = True
         except IntegrityError:
             created = False
-        if made and not created:
+        if made and not created and not await self._opens_admin(password):
+            # A server elsewhere was faster, with a file of its own. Ours opens nothing and would only mislead.
             await asyncio.to_thread(password_file.unlink, missing_ok=True)
         return created
+
+    async def _opens_admin(self, password: str) -> bool:
+        async with self._database.read() as connection:
+            found = await store.user_with_hash(connection, name=ADMIN)
+        return found is not None and await self._passwords.check(found[1], password)
 
     async def reset_password(self, password_file: Path) -> None:
         """Give the user `admin` a new random password, in the file, and whatever else it needs to work.

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Row, and_, delete, func, insert, or_, select, update
+from sqlalchemy import Row, and_, delete, func, insert, literal, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from askos.adapters.sql import networks as sql_networks
@@ -170,7 +170,7 @@ class SqlStore:
         column_name = rows.SORT_KEYS.get(query.sort_key)
         if column_name is None:
             raise InvalidError(
-                f'The sort_key value "{query.sort_key}" is invalid for sorting.', "invalid-parameter-value"
+                f'The sort_key value "{query.sort_key}" is an invalid field for sorting', "invalid-parameter-value"
             )
         column = capsules.c[column_name]
         descending = query.sort_dir == "desc"
@@ -471,7 +471,10 @@ def _filter(key: str, value: str | bool) -> Any:
     if key == "host":
         return capsules.c.host_uuid == value
     if key == "memory":
-        return capsules.c.memory_mib == (int(value) if str(value).isdigit() else -1)
+        digits = str(value)
+        return capsules.c.memory_mib == (
+            int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 10 else -1
+        )
     if key == "status":
         return func.lower(capsules.c.status) == str(value).lower()
     return rows.COLUMNS[key] == value
@@ -485,5 +488,6 @@ def _after(column: Any, marker_id: int, marker_value: Any, *, descending: bool) 
         # NULLs sort first on SQLite and MariaDB, last on PostgreSQL in ascending order: keep to ids within them.
         within = and_(column.is_(None), beyond_id)
         return within if descending else or_(within, column.is_not(None))
-    beyond = column < marker_value if descending else column > marker_value
-    return or_(beyond, and_(column == marker_value, beyond_id))
+    marker = literal(marker_value, column.type)
+    after = or_(column < marker if descending else column > marker, and_(column == marker, beyond_id))
+    return or_(after, column.is_(None)) if descending else after
