@@ -39,7 +39,8 @@ def test_openstack_appcontainer(cloud: Cloud) -> None:
         return cloud.openstack("appcontainer", *arguments).stdout
 
     def as_json(*arguments: str) -> Any:
-        return json.loads(appcontainer(*arguments, "-f", "json"))
+        # Behind the image every word belongs to the container's command.
+        return json.loads(appcontainer(arguments[0], "-f", "json", *arguments[1:]))
 
     made = as_json("run", "--name", "web", "--memory", "64", "--environment", "A=b", "--wait", "busybox", *LIVES)
     assert (made["name"], made["status"], made["memory"]) == ("web", "Running", "64")

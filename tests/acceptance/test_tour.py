@@ -95,6 +95,14 @@ def test_stop_start_and_remove_keep_what_they_should(cloud: Cloud) -> None:
     assert cloud.askos("ps", "-aq").stdout == ""
 
 
+def test_a_process_inside_need_not_be_root(cloud: Cloud) -> None:
+    cloud.running(name="box")
+    look = "su -s /bin/sh nobody -c 'id -un && cat /etc/resolv.conf /etc/hostname && ls /bin/sh'"
+    lines = cloud.askos("exec", "box", "sh", "-c", look).stdout.split()
+    assert (lines[0], lines[-1]) == ("nobody", "/bin/sh")
+    assert "nameserver" in lines
+
+
 def test_create_start_wait(cloud: Cloud) -> None:
     cloud.askos("create", "--name", "later", "busybox", "sh", "-c", "exit 4")
     assert cloud.show("later")["status"] == "Created"

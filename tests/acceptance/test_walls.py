@@ -28,7 +28,8 @@ def address_of(cloud: Cloud, uuid: str) -> str:
 
 def fetches(cloud: Cloud, uuid: str, host: str, port: int = 80) -> bool:
     """Whether a container can fetch a page over HTTP."""
-    code, output = cloud.inside(uuid, f"wget -q -T 1 -O - http://{host}:{port}/passwd")
+    # Not by its own -T, with which Debian's static wget crashes.
+    code, output = cloud.inside(uuid, f"timeout 1 wget -q -O - http://{host}:{port}/passwd")
     assert (code == 0) == ("root" in output), output
     return code == 0
 
@@ -91,6 +92,9 @@ def listener() -> Iterator[int]:
 def test_the_host_is_not_reachable_from_a_container(cloud: Cloud) -> None:
     box = cloud.running(name="box")
     gateway = cloud.inside(box, 'ip route | sed -n "s/default via //p"')[1].split()[0]
+    neighbour = cloud.running(("sh", "-c", "while :; do echo hello | nc -l -p 5000; done"), name="heard")
+    there = address_of(cloud, neighbour)
+    eventually(lambda: "hello" in cloud.inside(box, f"nc -w 1 {there} 5000 </dev/null")[1], "nc hears others")
     with listener() as port:
         for host in (gateway, own_address()):
             # The host itself hears it there, so only the wall can keep it from the container.

@@ -302,8 +302,8 @@ async def test_which_part_of_the_log(cloud: Cloud, query: str, expected: dict[st
     "query",
     [
         "stdout=maybe", "stderr=2", "timestamps=x", "foo=1", "since=yesterday", "since=-1",
-        "since=2023-13-45%2099:00:00,0", "since=2023-11-14T22:13:20", "since=" + "9" * 33, "since=" + "9" * 32,
-        "since=%C2%B2", "since=5%0A",
+        "since=2023-13-45%2099:00:00,0", "since=2023-11-14T22:13:20",
+        "since=" + "9" * 33, "since=%C2%B2", "since=5%0A",
     ],
 )  # fmt: skip
 async def test_bad_log_parameters(cloud: Cloud, query: str) -> None:

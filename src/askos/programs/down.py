@@ -86,7 +86,8 @@ async def _stop_capsules(host: Host, step: Callable[[str], None]) -> bool:
         if running:
             step(f"stopping {len(running)} container{'s' if len(running) != 1 else ''}")
         await asyncio.gather(*(_quietly(host.runtime.stop_container(c.id, GRACE_S)) for c in running))
-        await asyncio.gather(*(_quietly(host.runtime.stop_sandbox(s.id)) for s in sandboxes if s.ready))
+        # Also those that are not ready: half made, they may have a network.
+        await asyncio.gather(*(_quietly(host.runtime.stop_sandbox(s.id)) for s in sandboxes))
     except AskosError as error:
         _log.warning("could not stop capsules in order: %s", error)
     finally:

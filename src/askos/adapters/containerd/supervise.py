@@ -37,7 +37,9 @@ _FIRST_DELAY_S = 0.1
 _LAST_DELAY_S = 5.0
 _STEADY_S = 30.0
 _LOG = logging.getLogger(__name__)
-_LAUNCH = 'echo $$ > "$1.new" && mv "$1.new" "$1" && shift && exec "$@"'
+# The umask: containers' root folders and their /etc/resolv.conf get their modes through it, and not only root inside
+# must be able to read them. From outside everything is behind the data folder, which is closed to others.
+_LAUNCH = 'umask 022; echo $$ > "$1.new" && mv "$1.new" "$1" && shift && exec "$@"'
 
 CameBack = Callable[[], Awaitable[None]]
 """Awaited after containerd has been restarted and answers again."""

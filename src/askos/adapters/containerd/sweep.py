@@ -17,7 +17,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from askos.adapters.containerd import cgroups, mounts, teardown
+from askos.adapters.containerd import cgroups, cnicache, mounts, teardown
 from askos.adapters.containerd.proto import containerd_api_pb2 as api
 from askos.adapters.containerd.rpc import NAMESPACE, RpcError, failed
 from askos.adapters.containerd.runtime import ContainerdRuntime
@@ -60,6 +60,8 @@ class _Sweep:
         await asyncio.to_thread(self._bundles, ids)
         await asyncio.to_thread(self._groups, ids)
         await asyncio.to_thread(self._namespaces, _namespaces(known.values()))
+        records = await asyncio.to_thread(cnicache.remove, self._state, ids)
+        self._removed += [f"CNI records of {sandbox_id}" for sandbox_id in records]
         return self._removed
 
     async def _known(self) -> dict[str, Any]:

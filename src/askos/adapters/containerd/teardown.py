@@ -12,7 +12,7 @@ import hashlib
 import signal
 from pathlib import Path
 
-from askos.adapters.containerd import cgroups, mounts, processes
+from askos.adapters.containerd import cgroups, cnicache, mounts, processes
 from askos.adapters.containerd.processes import Process
 from askos.adapters.containerd.rpc import NAMESPACE
 
@@ -54,3 +54,4 @@ async def end_everything(state: Path, socket: Path, instance: str) -> None:
     await asyncio.to_thread(mounts.unmount_below, state)
     for folder in ("runc", "io.containerd.runtime.v2.task", "io.containerd.grpc.v1.cri"):
         await asyncio.to_thread(mounts.remove_tree, state / folder)
+    await asyncio.to_thread(cnicache.remove, state, set())
