@@ -192,7 +192,7 @@ async def test_too_much_memory_is_named(bench: Bench) -> None:
 
     async def listen() -> None:
         async for event in bench.runtime.events():
-            events.append(event)  # noqa: PERF401 - it is looked at while it grows
+            events.append(event)
 
     listener = asyncio.create_task(listen())
     await asyncio.sleep(0.2)

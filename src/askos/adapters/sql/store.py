@@ -6,6 +6,7 @@ hint to loops in this process; whoever must not miss anything reads the change l
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -286,10 +287,13 @@ class SqlStore:
         return forget
 
     async def _write_report(self, connection: AsyncConnection, capsule: Capsule, report: Report) -> int:
-        if msgspec.structs.replace(report, observed_us=0) == msgspec.structs.replace(capsule.report, observed_us=0):
+        same = msgspec.structs.replace(report, observed_us=0) == msgspec.structs.replace(capsule.report, observed_us=0)
+        if same and capsule.placement.failure is None:
             return 0
-        capsule = msgspec.structs.replace(capsule, report=report)
-        return await self._save(connection, capsule, report=rows.text(report))
+        # The host speaks: that it was silent is no failure any more.
+        placement = msgspec.structs.replace(capsule.placement, failure=None)
+        capsule = msgspec.structs.replace(capsule, report=report, placement=placement)
+        return await self._save(connection, capsule, report=rows.text(report), placement_failure=None)
 
     async def _auto_remove(self, seen: Iterable[Capsule]) -> None:
         """Turn the user's auto_remove into the wish to delete, once the process has ended for good."""
@@ -298,16 +302,15 @@ class SqlStore:
             current = capsule.report.generation == capsule.wish.generation
             if capsule.spec.auto_remove and ended and current and capsule.wish.state != "deleted":
 
-                def delete_it(now: Capsule) -> Wish:
+                def delete_it(now: Capsule, generation: int = capsule.wish.generation) -> Wish:
+                    if now.wish.generation != generation:
+                        return now.wish  # the user was quicker
                     return msgspec.structs.replace(
-                        now.wish,
-                        state="deleted",
-                        task="deleting",
-                        generation=now.wish.generation + 1,
-                        at_us=self._clock(),
+                        now.wish, state="deleted", task="deleting", generation=generation + 1, at_us=self._clock()
                     )
 
-                await self.wish(capsule.uuid, delete_it)
+                with contextlib.suppress(NotFoundError):
+                    await self.wish(capsule.uuid, delete_it)
 
     async def drop_orphans(self, silent_us: int) -> list[str]:
         """See `ports.store.Store`."""

@@ -1,0 +1,700 @@
+"""The store on a real SQLite file: transactions, addresses, placement, reports, the change log, and being killed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import shutil
+import signal
+import sys
+import uuid as uuids
+from collections.abc import AsyncIterator, Callable
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+
+import msgspec
+import pytest
+import pytest_asyncio
+from sqlalchemy import func, select, text
+
+from askos.adapters.sql.database import Database, sqlite_url
+from askos.adapters.sql.schema import capsules, networks, ports
+from askos.adapters.sql.store import SqlStore
+from askos.loops.placement import HOST_GONE, PlacementLoop, Waiting
+from askos.model.capsules import (
+    Capsule,
+    CapsuleReport,
+    CapsuleSpec,
+    CapsuleState,
+    ContainerReport,
+    ContainerSpec,
+    Report,
+    Wish,
+)
+from askos.model.errors import ConflictError, InvalidError, NotFoundError
+from askos.plan import placement as plan
+from askos.plan import zun_status
+from askos.ports.store import Change, NewCapsule, Query
+
+from .cloud import NOW, POOL, facts
+
+HOST = "aaaaaaaa-0000-4000-8000-000000000001"
+OTHER = "aaaaaaaa-0000-4000-8000-000000000002"
+
+
+class Subject:
+    """A store, its file, its clock, and what it told."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.now = NOW
+        self.told: list[Change] = []
+        self.databases: list[Database] = []
+        self.store = self.another()
+
+    def another(self) -> SqlStore:
+        """One more server on the same file."""
+        database = Database(sqlite_url(self.path))
+        self.databases.append(database)
+        return SqlStore(database, on_change=self.told.append, clock=lambda: self.now)
+
+    @property
+    def database(self) -> Database:
+        return self.databases[0]
+
+    async def count(self, table: object) -> int:
+        async with self.database.read() as connection:
+            return int((await connection.execute(select(func.count()).select_from(table))).scalar_one())  # type: ignore[arg-type]
+
+    async def create(self, project: str = "p", store: SqlStore | None = None, **fields: object) -> Capsule:
+        return await (store or self.store).create_capsule(new(project, **fields))
+
+    async def hosts(self, *uuids_: str, **more: object) -> None:
+        for uuid in uuids_ or (HOST,):
+            await self.store.register_host(facts(uuid, f"host-{uuid[-1]}", **more), "nova")
+
+    async def placed(self, host: str = HOST, **fields: object) -> Capsule:
+        """A capsule with a host."""
+        made = await self.create(**fields)  # type: ignore[arg-type]
+        if host not in {h.facts.uuid for h in await self.store.hosts()}:
+            await self.hosts(host)
+        assert await self.store.place(made.uuid, lambda _c, _l: host, "none")
+        return await self.get(made.uuid)
+
+    async def get(self, uuid: str) -> Capsule:
+        (found,) = await self.store.capsules_by_uuid([uuid])
+        return found
+
+    async def gone(self, uuid: str) -> bool:
+        return await self.store.capsules_by_uuid([uuid]) == []
+
+
+def new(project: str = "p", **fields: object) -> NewCapsule:
+    container = ContainerSpec("main", "busybox", memory_mib=int(str(fields.pop("memory", 64))))
+    spec = CapsuleSpec([container], auto_remove=bool(fields.pop("auto_remove", False)))
+    usual: dict[str, object] = {"wish": Wish("running", run=1, at_us=NOW), "name": "n", "kind": "container"}
+    return NewCapsule(uuid=str(uuids.uuid4()), project_id=project, user_id="u", spec=spec, **{**usual, **fields})  # type: ignore[arg-type]
+
+
+def report(
+    of: Capsule, state: CapsuleState = "running", *, gone: bool = False, epoch: int | None = None, **more: object
+) -> CapsuleReport:
+    fields: dict[str, object] = {"generation": of.wish.generation, "settled": True, "state": state}
+    return CapsuleReport(
+        of.uuid,
+        of.placement.epoch if epoch is None else epoch,
+        Report(**{**fields, **more}),
+        gone,  # type: ignore[arg-type]
+    )
+
+
+def rewish(state: str) -> Callable[[Capsule], Wish]:
+    def change(c: Capsule) -> Wish:
+        return msgspec.structs.replace(c.wish, state=state, generation=c.wish.generation + 1)
+
+    return change
+
+
+@pytest_asyncio.fixture
+async def subject(template: Path, tmp_path: Path) -> AsyncIterator[Subject]:
+    path = tmp_path / "askos.db"
+    shutil.copy(template, path)
+    made = Subject(path)
+    yield made
+    for database in made.databases:
+        await database.close()
+
+
+# -- creating ---------------------------------------------------------------------------------------------------------
+
+
+async def test_a_create_claims_an_address(subject: Subject) -> None:
+    made = await subject.create()
+    (port,), (network,) = made.ports, made.networks
+    net = IPv4Network(network.cidr)
+    assert net.subnet_of(IPv4Network(POOL))
+    assert net.prefixlen == 22
+    assert network.gateway == str(net.network_address + 1)
+    assert IPv4Address(port.address) == net.network_address + 2
+    assert (port.network_uuid, port.capsule_uuid, network.project_id) == (network.uuid, made.uuid, "p")
+    assert await subject.get(made.uuid) == made
+    # A second store on the same file, that has cached nothing, reads the same.
+    assert await subject.another().capsules_by_uuid([made.uuid]) == [made]
+    second, third = await subject.create(), await subject.create("q")
+    assert second.networks == [network]
+    assert second.ports[0].address != port.address
+    assert not IPv4Network(third.networks[0].cidr).overlaps(net)
+
+
+async def test_fifty_creates_at_once_on_two_servers_never_share_an_address(subject: Subject) -> None:
+    other = subject.another()
+    made = await asyncio.gather(
+        *(subject.create(f"p{i % 3}", other if i % 2 else None, name=f"n{i}") for i in range(50))
+    )
+    addresses = [c.ports[0].address for c in made]
+    assert len(set(addresses)) == 50
+    assert len({c.ports[0].mac for c in made}) == 50
+    assert len({c.id for c in made}) == 50
+    assert len({c.networks[0].cidr for c in made}) == await subject.count(networks) == 3
+    assert not {c.networks[0].gateway for c in made} & set(addresses)
+    for c in made:
+        assert IPv4Address(c.ports[0].address) in IPv4Network(c.networks[0].cidr)
+
+
+async def test_an_address_comes_back_with_its_capsule_and_rests(subject: Subject) -> None:
+    first, second = await subject.create(), await subject.create()
+    await subject.store.wish(first.uuid, rewish("deleted"))
+    assert await subject.count(ports) == 1
+    third = await subject.create()
+    assert third.ports[0].address not in (first.ports[0].address, second.ports[0].address)
+
+
+async def test_a_full_network_refuses_and_leaves_nothing(subject: Subject) -> None:
+    made = await subject.create()
+    net = IPv4Network(made.networks[0].cidr)
+    used = int(IPv4Address(made.ports[0].address))
+    taken = [
+        {"uuid": str(uuids.uuid4()), "network_uuid": made.networks[0].uuid, "capsule_uuid": made.uuid,
+         "address": str(IPv4Address(n)), "address_number": n, "mac": "x", "created_us": 0}
+        for n in range(int(net.network_address) + 2, int(net.broadcast_address))
+        if n != used
+    ]  # fmt: skip
+    async with subject.database.write() as connection:
+        await connection.execute(ports.insert(), taken)
+    before = await subject.store.revision()
+    with pytest.raises(ConflictError, match="all addresses of network default"):
+        await subject.create()
+    assert await subject.count(capsules) == 1
+    assert await subject.store.revision() == before
+    assert len(subject.told) == 1
+    await subject.create("q")  # others are not concerned
+    async with subject.database.write() as connection:
+        await connection.execute(ports.delete().where(ports.c.address_number == used + 7))
+    assert (await subject.create()).ports[0].address == str(IPv4Address(used + 7))
+
+
+async def test_an_empty_pool_refuses(subject: Subject) -> None:
+    async with subject.database.write() as connection:
+        await connection.execute(text("UPDATE cloud SET value = '10.9.0.0/21' WHERE key = 'network_pool'"))
+    one, two = await subject.create("p1"), await subject.create("p2")
+    assert {one.networks[0].cidr, two.networks[0].cidr} == {"10.9.0.0/22", "10.9.4.0/22"}
+    with pytest.raises(ConflictError, match=r"pool 10\.9\.0\.0/21 has no free subnet left"):
+        await subject.create("p3")
+    assert await subject.count(capsules) == 2
+
+
+async def test_a_fact_is_made_once(subject: Subject) -> None:
+    stores = [subject.store, subject.another()]
+    found = await asyncio.gather(*(stores[i % 2].fact("k", lambda i=i: str(i)) for i in range(6)))  # type: ignore[misc]
+    assert len(set(found)) == 1
+
+
+# -- wishes -----------------------------------------------------------------------------------------------------------
+
+
+async def test_what_a_change_raises_rolls_back(subject: Subject) -> None:
+    made = await subject.create()
+    told = list(subject.told)
+
+    def refuse(_c: Capsule) -> Wish:
+        raise ConflictError("no")
+
+    with pytest.raises(ConflictError):
+        await subject.store.wish(made.uuid, refuse)
+    assert await subject.get(made.uuid) == made
+    assert subject.told == told
+    with pytest.raises(NotFoundError):
+        await subject.store.wish("nobody", rewish("stopped"))
+    await subject.store.wish(made.uuid, rewish("stopped"))  # the store still works
+
+
+async def test_wishes_at_once_all_count(subject: Subject) -> None:
+    made = await subject.placed()
+    stores = [subject.store, subject.another()]
+    await asyncio.gather(*(stores[i % 2].wish(made.uuid, rewish("running")) for i in range(20)))
+    assert (await subject.get(made.uuid)).wish.generation == 21
+
+
+async def test_deleting_what_has_no_host_removes_it(subject: Subject) -> None:
+    made = await subject.create()
+    await subject.store.wish(made.uuid, rewish("deleted"))
+    assert await subject.gone(made.uuid)
+    assert await subject.count(ports) == 0
+    assert subject.told[-1] == Change(await subject.store.revision(), "container", made.uuid, deleted=True)
+
+
+async def test_deleting_what_has_a_host_waits_for_it(subject: Subject) -> None:
+    made = await subject.placed()
+    await subject.store.wish(made.uuid, rewish("deleted"))
+    now = await subject.get(made.uuid)
+    assert now.wish.state == "deleted"
+    assert now.ports == made.ports
+    assert subject.told[-1].host_uuid == HOST
+    assert not subject.told[-1].deleted
+
+
+# -- placement --------------------------------------------------------------------------------------------------------
+
+
+async def test_placing(subject: Subject) -> None:
+    made = await subject.create(memory=100)
+    await subject.hosts(HOST, OTHER)
+    assert await subject.store.unplaced() == [made.uuid]
+    seen: list[list[plan.Load]] = []
+
+    def choose(capsule: Capsule, loads: list[plan.Load]) -> str:
+        assert capsule == made
+        seen.append(loads)
+        return HOST
+
+    assert await subject.store.place(made.uuid, choose, "none")
+    now = await subject.get(made.uuid)
+    assert (now.placement.host_uuid, now.placement.epoch, now.placement.failure) == (HOST, 1, None)
+    assert subject.told[-1].host_uuid == HOST
+    assert await subject.store.unplaced() == []
+    assert not await subject.store.place(made.uuid, lambda _c, _l: OTHER, "none")
+    assert (await subject.get(made.uuid)).placement.host_uuid == HOST
+    assert [(load.cpu_claimed, load.memory_claimed_mib) for load in seen[0]] == [(0, 0), (0, 0)]
+    second = await subject.create(memory=28)
+    await subject.store.place(second.uuid, lambda _c, loads: seen.append(loads), "none")
+    claims = {load.host.facts.uuid: (load.cpu_claimed, load.memory_claimed_mib) for load in seen[1]}
+    assert claims == {HOST: (1000, 100), OTHER: (0, 0)}
+
+
+async def test_no_host_is_a_failure_until_the_next_wish(subject: Subject) -> None:
+    made = await subject.create()
+    assert await subject.store.place(made.uuid, lambda _c, _l: None, plan.NO_HOST)
+    now = await subject.get(made.uuid)
+    assert (now.placement.failure, now.placement.epoch) == (plan.NO_HOST, 0)
+    assert zun_status.view(now.wish, now.placement, now.report).status == "Error"
+    assert await subject.store.unplaced() == []
+    await subject.store.wish(made.uuid, rewish("running"))
+    assert await subject.store.unplaced() == [made.uuid]
+    assert (await subject.get(made.uuid)).placement.failure is None
+
+
+async def test_placing_what_is_gone_or_going(subject: Subject) -> None:
+    assert not await subject.store.place("nobody", lambda _c, _l: HOST, "none")
+    made = await subject.create()
+
+    def wait(_c: Capsule, _l: list[plan.Load]) -> str:
+        raise Waiting
+
+    with pytest.raises(Waiting):
+        await subject.store.place(made.uuid, wait, "none")
+    assert await subject.get(made.uuid) == made
+
+
+async def test_claims_never_exceed_what_there_is_with_two_servers(subject: Subject) -> None:
+    await subject.hosts(HOST, OTHER, memory_mib=1000, cpus=4)
+    ratios = plan.Ratios(cpu=16.0, memory=1.5)
+    for i in range(40):
+        await subject.create(memory=100 if i % 2 else 130)
+    loops = [PlacementLoop(s, ratios, lambda: subject.now) for s in (subject.store, subject.another())]
+    await asyncio.gather(*(loop.once() for loop in loops))
+    placed: dict[str, int] = {}
+    failed = 0
+    for c in await subject.store.capsules(Query()):
+        if c.placement.host_uuid is None:
+            assert c.placement.failure == plan.NO_HOST
+            failed += 1
+        else:
+            assert c.placement.epoch == 1
+            memory = c.spec.containers[0].memory_mib
+            placed[c.placement.host_uuid] = placed.get(c.placement.host_uuid, 0) + memory
+    assert all(1400 < used <= 1500 for used in placed.values()), placed
+    assert failed > 0
+    assert len(placed) == 2
+
+
+async def test_cpu_is_never_overcommitted_either(subject: Subject) -> None:
+    await subject.hosts(HOST, cpus=1)
+    loop = PlacementLoop(subject.store, plan.Ratios(cpu=3.0, memory=100.0), lambda: subject.now)
+    for _ in range(5):
+        await subject.create(memory=4)
+    await loop.once()
+    assert len(await subject.store.assignments(HOST)) == 3
+
+
+async def test_a_fresh_cloud_waits_for_its_first_host(subject: Subject) -> None:
+    loop = PlacementLoop(subject.store, plan.Ratios(), lambda: subject.now)
+    made = await subject.create()
+    assert await loop.once()
+    assert await subject.store.unplaced() == [made.uuid]
+    subject.now += 30_000_001
+    assert not await loop.once()
+    assert (await subject.get(made.uuid)).placement.failure == plan.NO_HOST
+    later = await subject.create(wish=Wish("running", run=1, at_us=subject.now))
+    await subject.hosts()
+    assert not await loop.once()
+    assert (await subject.get(later.uuid)).placement.host_uuid == HOST
+
+
+# -- reports ----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_report_is_written(subject: Subject) -> None:
+    made = await subject.placed()
+    sent = report(made, containers=[ContainerReport("main", "running", started_us=5)], observed_us=9)
+    assert await subject.store.apply_reports(HOST, [sent]) == []
+    now = await subject.get(made.uuid)
+    assert now.report == sent.report
+    assert now.revision == await subject.store.revision() == made.revision + 1
+    assert subject.told[-1] == Change(now.revision, "container", made.uuid, deleted=False)
+    # What says nothing new writes nothing.
+    again = msgspec.structs.replace(sent, report=msgspec.structs.replace(sent.report, observed_us=10))
+    assert await subject.store.apply_reports(HOST, [again, sent]) == []
+    assert await subject.get(made.uuid) == now
+
+
+async def test_a_report_of_an_old_epoch_is_dropped(subject: Subject) -> None:
+    made = await subject.placed()
+    for epoch in (0, 2):
+        assert await subject.store.apply_reports(HOST, [report(made, "error", epoch=epoch, gone=True)]) == []
+        assert await subject.get(made.uuid) == made
+
+
+async def test_a_report_of_another_host_is_dropped_and_the_host_told(subject: Subject) -> None:
+    made = await subject.placed()
+    await subject.hosts(OTHER)
+    unplaced = await subject.create()
+    sent = [
+        report(made, "error", gone=True),
+        report(unplaced, "error"),
+        report(msgspec.structs.replace(made, uuid="x")),
+    ]
+    before = await subject.store.revision()
+    assert await subject.store.apply_reports(OTHER, sent) == [made.uuid, unplaced.uuid, "x"]
+    assert await subject.get(made.uuid) == made
+    assert await subject.get(unplaced.uuid) == unplaced
+    assert await subject.store.revision() == before
+
+
+async def test_gone_counts_only_when_it_was_wished(subject: Subject) -> None:
+    made = await subject.placed()
+    assert await subject.store.apply_reports(HOST, [report(made, "none", gone=True)]) == []
+    assert not await subject.gone(made.uuid)
+    await subject.store.wish(made.uuid, rewish("deleted"))
+    now = await subject.get(made.uuid)
+    assert await subject.store.apply_reports(HOST, [report(now, "exited", settled=False)]) == []
+    assert not await subject.gone(made.uuid)
+    assert await subject.store.apply_reports(HOST, [report(now, "none", gone=True)]) == [made.uuid]
+    assert await subject.gone(made.uuid)
+    assert await subject.count(ports) == 0
+    assert subject.told[-1].deleted
+    assert subject.told[-1].host_uuid == HOST
+    # Sent again after a reconnect: nothing to do, and the host may forget it.
+    assert await subject.store.apply_reports(HOST, [report(now, "none", gone=True)]) == [made.uuid]
+
+
+async def test_many_reports_in_one_go(subject: Subject) -> None:
+    made = [await subject.placed() for _ in range(5)]
+    await subject.store.wish(made[1].uuid, rewish("deleted"))
+    leaving = await subject.get(made[1].uuid)
+    sent = [
+        report(made[0], "created"), report(leaving, gone=True), report(made[0], "running"), report(made[2], epoch=7),
+        report(leaving, gone=True), report(made[3], "exited"),
+    ]  # fmt: skip
+    assert set(await subject.store.apply_reports(HOST, sent)) == {leaving.uuid}
+    states = [(await subject.get(c.uuid)).report.state for c in made if c.uuid != leaving.uuid]
+    assert states == ["running", "none", "exited", "none"]
+    assert await subject.store.apply_reports(HOST, []) == []
+
+
+async def test_auto_remove(subject: Subject) -> None:
+    made = await subject.placed(auto_remove=True)
+    stays = await subject.placed(auto_remove=False)
+    for sent in (report(made, "running"), report(made, "exited", settled=False), report(made, "error")):
+        await subject.store.apply_reports(HOST, [sent])
+        assert (await subject.get(made.uuid)).wish == made.wish
+    await subject.store.apply_reports(HOST, [report(stays, "exited"), report(made, "exited"), report(made, "exited")])
+    now = await subject.get(made.uuid)
+    assert (now.wish.state, now.wish.task) == ("deleted", "deleting")
+    assert now.wish.generation > made.wish.generation
+    assert (await subject.get(stays.uuid)).wish == stays.wish
+    await subject.store.apply_reports(HOST, [report(now, "none", gone=True)])
+    assert await subject.gone(made.uuid)
+
+
+async def test_auto_remove_does_not_overrule_a_new_start(subject: Subject) -> None:
+    made = await subject.placed(auto_remove=True)
+    await subject.store.wish(made.uuid, rewish("running"))
+    await subject.store.apply_reports(HOST, [report(made, "exited")])  # of the wish before
+    assert (await subject.get(made.uuid)).wish.state == "running"
+
+
+@pytest.mark.parametrize("meanwhile", ["running", "deleted"])
+async def test_auto_remove_does_not_overrule_what_comes_meanwhile(subject: Subject, meanwhile: str) -> None:
+    made = await subject.placed(auto_remove=True)
+    wish = subject.store.wish
+
+    async def later(uuid: str, change: Callable[[Capsule], Wish]) -> Capsule:
+        await wish(uuid, rewish(meanwhile))
+        if meanwhile == "deleted":
+            await subject.another().apply_reports(HOST, [report(await subject.get(uuid), "none", gone=True)])
+        return await wish(uuid, change)
+
+    subject.store.wish = later  # type: ignore[method-assign]
+    assert await subject.store.apply_reports(HOST, [report(made, "exited")]) == []
+    if meanwhile == "deleted":
+        assert await subject.gone(made.uuid)
+    else:
+        assert (await subject.get(made.uuid)).wish == rewish(meanwhile)(made)
+
+
+# -- silent hosts -----------------------------------------------------------------------------------------------------
+
+
+async def test_orphans(subject: Subject) -> None:
+    await subject.hosts(HOST, OTHER)
+    leaving, staying = await subject.placed(), await subject.placed()
+    elsewhere = await subject.placed(OTHER)
+    for c in (leaving, elsewhere):
+        await subject.store.wish(c.uuid, rewish("deleted"))
+    subject.now += 60_000_000
+    assert await subject.store.drop_orphans(60_000_000) == []
+    await subject.store.host_seen(OTHER, 1, connected=True)
+    subject.now += 1
+    assert await subject.store.drop_orphans(60_000_000) == [leaving.uuid]
+    assert await subject.gone(leaving.uuid)
+    assert not await subject.gone(staying.uuid)
+    assert not await subject.gone(elsewhere.uuid)
+    assert subject.told[-1].deleted
+    # The host comes back and hears that it may forget it.
+    assert await subject.store.apply_reports(HOST, [report(leaving)]) == [leaving.uuid]
+
+
+async def test_waiting_for_a_silent_host_ends(subject: Subject) -> None:
+    loop = PlacementLoop(subject.store, plan.Ratios(), lambda: subject.now)
+    waiting, settled = await subject.placed(), await subject.placed()
+    await subject.store.apply_reports(HOST, [report(settled)])
+    subject.now += 300_000_001
+    await loop.once()
+
+    async def status(c: Capsule) -> zun_status.View:
+        now = await subject.get(c.uuid)
+        return zun_status.view(now.wish, now.placement, now.report)
+
+    assert await status(waiting) == ("Error", HOST_GONE, None)
+    assert (await status(settled)).status == "Running"
+    before = await subject.store.revision()
+    await loop.once()
+    assert await subject.store.revision() == before
+    # The host is back: what it says counts again, also while it has not finished, or nothing has changed.
+    await subject.store.apply_reports(HOST, [CapsuleReport(waiting.uuid, 1, waiting.report)])
+    assert (await status(waiting)).status == "Creating"
+    await subject.store.apply_reports(HOST, [report(waiting, "none", settled=False, progress="image_pulling")])
+    assert await status(waiting) == ("Creating", None, "image_pulling")
+    await subject.store.apply_reports(HOST, [report(waiting)])
+    assert (await status(waiting)).status == "Running"
+
+
+# -- hosts ------------------------------------------------------------------------------------------------------------
+
+
+async def test_each_link_is_a_new_session(subject: Subject) -> None:
+    assert await subject.store.register_host(facts(HOST, "one"), "nova") == 1
+    assert await subject.store.register_host(facts(HOST, "renamed", cpus=8), "ignored") == 2
+    (host,) = await subject.store.hosts()
+    assert (host.facts.hostname, host.facts.cpus, host.session, host.connected) == ("renamed", 8, 2, True)
+    assert (host.availability_zone, host.last_seen_us) == ("nova", NOW)
+    subject.now += 5
+    await subject.store.host_seen(HOST, 1, connected=False)  # the end of the old link comes late
+    assert (await subject.store.hosts())[0].connected
+    await subject.store.host_seen(HOST, 2, connected=False)
+    (host,) = await subject.store.hosts()
+    assert (host.connected, host.last_seen_us) == (False, NOW + 5)
+    with pytest.raises(ConflictError, match="renamed"):
+        await subject.store.register_host(facts(OTHER, "renamed"), "nova")
+    assert len(await subject.store.hosts()) == 1
+
+
+async def test_assignments(subject: Subject) -> None:
+    mine, other = await subject.placed(), await subject.placed(OTHER)
+    loose = await subject.create()
+    found = await subject.store.assignments(HOST)
+    assert [a.capsule_uuid for a in found] == [mine.uuid]
+    (a,) = found
+    assert (a.epoch, a.spec, a.wish, a.ports, a.networks, a.report) == (
+        1, mine.spec, mine.wish, mine.ports, mine.networks, mine.report,
+    )  # fmt: skip
+    asked = [other.uuid, mine.uuid, loose.uuid, "nobody"]
+    assert [a.capsule_uuid for a in await subject.store.assignments_of(HOST, asked)] == [mine.uuid]
+    assert await subject.store.assignments(str(uuids.uuid4())) == []
+
+
+async def test_unknown_sort_keys_and_markers(subject: Subject) -> None:
+    with pytest.raises(InvalidError):
+        await subject.store.page(Query(sort_key="spec"))
+    with pytest.raises(NotFoundError):
+        await subject.store.page(Query(marker="nobody"))
+
+
+# -- the change log ---------------------------------------------------------------------------------------------------
+
+
+async def test_the_change_log_is_complete_and_in_order(subject: Subject) -> None:
+    """A reader that only follows the log never misses anything and never sees anything out of order."""
+    random.seed(7)
+    stores = [subject.store, subject.another()]
+    await subject.hosts()
+    read: list[Change] = []
+    done = False
+
+    async def follow() -> None:
+        while not done or await stores[1].changes(read[-1].revision if read else 0):
+            read.extend(await stores[1].changes(read[-1].revision if read else 0, limit=3))
+            await asyncio.sleep(0)
+
+    async def life(store: SqlStore) -> None:
+        made = await subject.create(store=store)
+        await store.place(made.uuid, lambda _c, _l: HOST, "none")
+        now = await subject.get(made.uuid)
+        await store.apply_reports(HOST, [report(now, "running")])
+        if random.random() < 0.5:
+            await store.wish(made.uuid, rewish("deleted"))
+            now = await subject.get(made.uuid)
+            await store.apply_reports(HOST, [report(now, "none", gone=True)])
+
+    reader = asyncio.create_task(follow())
+    await asyncio.gather(*(life(stores[i % 2]) for i in range(12)))
+    done = True
+    await reader
+    whole = await subject.store.changes(0)
+    assert read == whole
+    revisions = [c.revision for c in whole]
+    assert revisions == sorted(set(revisions))
+    assert {(c.revision, c.uuid, c.deleted) for c in subject.told} == {(c.revision, c.uuid, c.deleted) for c in whole}
+    last = {c.uuid: c for c in whole if c.kind == "container"}
+    living = {c.uuid: c for c in await subject.store.capsules(Query())}
+    assert 0 < len(living) < 12
+    assert set(last) >= set(living)
+    for uuid, change in last.items():
+        assert change.deleted == (uuid not in living)
+        if uuid in living:
+            assert living[uuid].revision == change.revision
+    assert await subject.store.revision() == revisions[-1]
+
+
+async def test_revisions_go_on_after_pruning(subject: Subject) -> None:
+    for _ in range(6):
+        await subject.create()
+    newest = await subject.store.revision()
+    await subject.store.prune_changes(2)
+    assert [c.revision for c in await subject.store.changes(0)] == [newest - 1, newest]
+    await subject.store.prune_changes(0)
+    assert await subject.store.changes(0) == []
+    made = await subject.create()
+    assert made.revision == newest + 1
+
+
+# -- being killed, and others who write -------------------------------------------------------------------------------
+
+_CREATOR = """
+import asyncio, sys, uuid
+from pathlib import Path
+from askos.adapters.sql.database import Database, sqlite_url
+from askos.adapters.sql.store import SqlStore
+from tests.unit.test_store import new
+
+async def main():
+    store = SqlStore(Database(sqlite_url(Path(sys.argv[1]))))
+    while True:
+        made = await store.create_capsule(new(name="child"))
+        print(made.uuid, made.ports[0].address, flush=True)
+
+asyncio.run(main())
+"""
+
+
+async def test_what_was_accepted_survives_a_kill(subject: Subject) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", _CREATOR, str(subject.path), stdout=asyncio.subprocess.PIPE, env=environment
+    )
+    assert child.stdout is not None
+    accepted: list[str] = []
+    try:
+        async with asyncio.timeout(30):
+            while len(accepted) < 25:
+                accepted.append((await child.stdout.readline()).decode().strip())
+                if len(accepted) % 5 == 0:
+                    await subject.create(name="mine")  # two writers, no lock errors
+    finally:
+        child.send_signal(signal.SIGKILL)
+        accepted += [line for line in (await child.stdout.read()).decode().split("\n") if len(line) > 36]
+        await child.wait()
+    found = {c.uuid: c for c in await subject.store.capsules(Query())}
+    for line in accepted:
+        uuid, _, address = line.partition(" ")
+        assert found[uuid].ports[0].address == address
+    # At most one more had been committed but not told; and nothing is half there.
+    assert len(found) - 5 - len(accepted) in (0, 1)
+    assert all(len(c.ports) == 1 for c in found.values())
+    assert len({c.ports[0].address for c in found.values()}) == len(found) == await subject.count(ports)
+    logged = {c.uuid for c in await subject.store.changes(0)}
+    assert logged == set(found)
+    await subject.create()
+
+
+async def test_a_write_waits_for_another_process(subject: Subject) -> None:
+    import sqlite3
+
+    other = sqlite3.connect(subject.path, isolation_level=None)
+    try:
+        other.execute("BEGIN IMMEDIATE")
+        creating = asyncio.create_task(subject.create())
+        await asyncio.sleep(0.1)
+        assert not creating.done()
+        assert await subject.store.capsules(Query()) == []  # readers are not held up
+        other.execute("COMMIT")
+        assert await subject.gone((await creating).uuid) is False
+    finally:
+        other.close()
+
+
+async def test_a_request_that_is_given_up_leaves_no_transaction_open(subject: Subject) -> None:
+    told: list[str] = []
+    for steps in range(25):
+        creating = asyncio.create_task(subject.create(name=f"n{steps}"))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        creating.cancel()
+        outcome = (await asyncio.gather(creating, return_exceptions=True))[0]
+        if isinstance(outcome, Capsule):
+            told.append(outcome.uuid)
+    made = await subject.create()
+    found = {c.uuid: c for c in await subject.store.capsules(Query())}
+    assert {made.uuid, *told} <= set(found)
+    assert all(len(c.ports) == 1 for c in found.values())
+    assert await subject.count(ports) == len(found) == len(await subject.store.changes(0))
+
+
+async def test_readers_see_only_what_is_committed(subject: Subject) -> None:
+    other = subject.another()
+    async with subject.database.write() as connection:
+        await connection.execute(text("INSERT INTO cloud (key, value) VALUES ('x', 'y')"))
+        async with subject.databases[1].read() as reader:
+            assert (await reader.execute(text("SELECT count(*) FROM cloud WHERE key = 'x'"))).scalar() == 0
+    assert await other.fact("x", lambda: "z") == "y"
