@@ -5,7 +5,8 @@ crash between any two lines is an ordinary case: everything that `decide` knows 
 the runtime's own records and from the last report, never from a memory of what was done before.
 
 A *run* is one start that the user asked for (create with run, start, reboot); `Wish.run` counts them and each is
-started at most once; only a start that was broken off before it was confirmed is done again. An *attempt* is a restart by policy within a run. The runtime keeps both numbers as labels.
+started at most once; only a start that was broken off before it was confirmed is done again. An *attempt* is a
+restart by policy within a run. The runtime keeps both numbers as labels.
 
 CRI cannot start a container a second time. A start after a stop is therefore a new container that takes the
 writable layer of the old one over (`CarryLayer`), and the old one is removed once the new one runs.

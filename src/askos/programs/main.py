@@ -49,6 +49,13 @@ def set_up_logging(settings: Settings, *, to_file: bool) -> None:
     logging.basicConfig(level=settings.log.level.upper(), handlers=[handler])
     for noisy in ("alembic", "sqlalchemy", "aiosqlite", "asyncio", "grpc", "aiohttp"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    logging.getLogger("aiohttp.server").addFilter(_is_our_fault)
+
+
+def _is_our_fault(record: logging.LogRecord) -> bool:
+    """Not a client that speaks no HTTP: anybody could fill the log with tracebacks of those."""
+    error = record.exc_info[1] if record.exc_info else None
+    return type(error).__module__ != "aiohttp.http_exceptions"
 
 
 async def run(settings: Settings, *, server: bool, agent: bool, tell: Tell) -> None:
