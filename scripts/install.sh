@@ -68,10 +68,7 @@ find_python() {
 
 make_environment() {
   local python
-  if ! python=$(find_python); then
-    install_packages python3 python3-venv
-    python=$(find_python) || die "no Python from 3.11 on was found. Install one, or name it: PYTHON=/path/to/python3."
-  fi
+  python=$(find_python) || die "no Python from 3.11 on was found. Install one, or name it: PYTHON=/path/to/python3."
   step "making a virtual environment with $("$python" --version)" -- "$python" -m venv --clear .venv
 }
 
@@ -84,6 +81,7 @@ is_current() { [ "$(cat ".venv/.installed-$1" 2>/dev/null)" = "$(fingerprint "$1
 
 pip() { .venv/bin/python -m pip --disable-pip-version-check --no-input --quiet "$@"; }
 
+find_python >/dev/null || packages+=(python3 python3-venv)
 install_packages "${packages[@]}"
 if ! [ -x .venv/bin/python ] || ! is_usable .venv/bin/python; then make_environment; fi
 if ! is_current "$lock"; then

@@ -72,9 +72,10 @@ def up(detach: bool, report_fd: int | None, **flags: Any) -> None:
 
     Containers go on when `askos up` ends, and the next one takes them over. `askos down` stops everything.
     """
+    config = flags.get("config")
     settings = _load(flags)
     if detach:
-        _detach(settings, "up")
+        _detach(settings, config)
         return
     from askos.programs import main
 
@@ -122,16 +123,21 @@ def _say(text: str) -> None:
     click.echo(f"  {text}", err=True)
 
 
-def _detach(settings: Settings, command: str) -> None:
+def _detach(settings: Settings, config: str | None) -> None:
     """Start ourselves in the background and wait until the cloud works."""
+    from askos.paths import prepare_folders
     from askos.programs import locks
 
     running = locks.holder(settings.paths.lock) if settings.data.is_dir() else None
     if running is not None:
         _say(f"Askos is running already on {settings.data} (process {running})")
         return
+    # At once, and in our own words: whoever is not root may not even be able to start the child.
+    prepare_folders(settings.paths)
     read_fd, write_fd = os.pipe()
-    arguments = [sys.executable, "-m", "askos", command, "--report-fd", str(write_fd)]
+    arguments = [sys.executable, "-m", "askos", "up", "--report-fd", str(write_fd)]
+    if config is not None:
+        arguments += ["--config", str(Path(config).resolve())]
     arguments += ["--data", str(settings.data), "--address", settings.listen.address]
     arguments += ["--port", str(settings.listen.port)]
     for flag, value in (("--public-url", settings.listen.public_url), ("--network-pool", settings.network.pool)):

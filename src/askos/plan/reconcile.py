@@ -229,7 +229,7 @@ def _run(a: Assignment, seen: Observed, now_us: int) -> Decision:
         report = _report(a, seen, "running", now_us, settled=False, progress="container_rebooting")
         return Decision([StopContainer(c.id, wish.stop_timeout_s) for c in running_older], report)
 
-    leftover = [c for c in older if c.state == "created"]
+    leftover = [c for c in older if _never_ran(c)]
     if leftover:
         report = _report(a, seen, "none", now_us, settled=False, progress="container_creating")
         return Decision(_discard(seen, leftover), report)
@@ -240,7 +240,7 @@ def _run(a: Assignment, seen: Observed, now_us: int) -> Decision:
         return _bring_up(a, seen, run=wish.run, attempt=0, now_us=now_us)
     if current.state == "created":
         return _start(a, seen, current, now_us)
-    if current.state == "exited" and current.started_us is None:
+    if current.state == "exited" and _never_ran(current):
         # Its start was broken off (whoever asked for it was killed) or failed for a reason that may pass. It has
         # not run, so this is no end: it is made again. CRI cannot start it a second time.
         report = _report(a, seen, "none", now_us, settled=False, progress="container_creating")
@@ -316,7 +316,7 @@ def _stop(a: Assignment, seen: Observed, now_us: int) -> Decision:
     if running:
         report = _report(a, seen, "running", now_us, settled=False)
         return Decision([StopContainer(c.id, a.wish.stop_timeout_s) for c in running], report)
-    actions = _discard(seen, [c for c in seen.containers if c.state == "created"])
+    actions = _discard(seen, [c for c in seen.containers if _never_ran(c)])
     actions += [StopSandbox(s.id) for s in seen.sandboxes if s.ready]
     ended = any(c.state == "exited" for c in seen.containers) or _ever_started(a)
     return Decision(actions, _report(a, seen, "exited" if ended else "created", now_us, settled=not actions))
@@ -328,6 +328,11 @@ def _failed(a: Assignment, seen: Observed, message: str, now_us: int) -> Decisio
     actions += [StopSandbox(s.id) for s in seen.sandboxes if s.ready]
     report = _report(a, seen, "error", now_us, settled=True, reason=message)
     return Decision(actions, report)
+
+
+def _never_ran(c: Container) -> bool:
+    """Made but not started, or its start was broken off or refused: it holds no layer that is not another's."""
+    return c.state == "created" or (c.state == "exited" and c.started_us is None)
 
 
 def _discard(seen: Observed, unwanted: list[Container]) -> list[Action]:

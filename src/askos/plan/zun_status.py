@@ -43,7 +43,7 @@ def view(wish: Wish, placement: Placement, report: Report) -> View:
         return View("Deleting", report.reason, TASK_STATES["deleting"])
     mine = report.generation == wish.generation
     if mine and report.settled:
-        return View(STATUSES[report.state], report.reason, None)
+        return View(STATUSES[report.state], report.reason or _why_ended(report), None)
     if placement.failure is not None:
         return View("Error", placement.failure, None)
     task_state = (report.progress if mine else None) or TASK_STATES[wish.task]
@@ -56,6 +56,13 @@ def view(wish: Wish, placement: Placement, report: Report) -> View:
         # On its way out of Error: "Error" now would make waiting clients give up.
         return View("Created", reason, task_state)
     return View(STATUSES[report.state], reason, task_state)
+
+
+def _why_ended(report: Report) -> str | None:
+    """What a person cannot see from the exit code: 137 is a kill of any kind."""
+    if report.state in ("exited", "restarting") and any(c.reason == "OOMKilled" for c in report.containers):
+        return "It needed more memory than its limit, and was killed. Give it more."
+    return None
 
 
 def is_settled(wish: Wish, placement: Placement, report: Report) -> bool:

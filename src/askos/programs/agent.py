@@ -62,9 +62,12 @@ class AgentProgram:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._host = Host(settings)
+        if self._host.containerd is not None:
+            # Before anything is set up that would be left behind.
+            self._host.containerd.check()
         self._lock = locks.Lock(settings.paths.lock)
         self._lock.take("Askos")
-        self._host = Host(settings)
         self._uplink = LinkClient(f"unix:{settings.link_socket}")
         self.agent = Agent(
             self._host.runtime,

@@ -92,7 +92,7 @@ class PrivateContainerd:
 
     async def start(self) -> None:
         """Adopt the containerd that lives here, or start one; returns when it answers. Raises SetupError."""
-        self._check()
+        self.check()
         for folder in (self.root, self.state, self.log.parent, self.data / "certs.d"):
             folder.mkdir(parents=True, exist_ok=True)
         for folder in (self.root, self.state, self.log.parent):
@@ -132,7 +132,8 @@ class PrivateContainerd:
 
     # Starting
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """SetupError, with what to do, when containerd cannot be started here at all."""
         for program, package in ((self._binary, "containerd"), ("runc", "runc")):
             if shutil.which(program) is None:
                 raise SetupError(f"{program} is not installed: install the package {package}.")
