@@ -20,6 +20,7 @@ import pytest
 import yaml
 from tests.acceptance.cloud_fixtures import LIVES, Cloud, Done, eventually, free_port, one_line, remains
 
+import askos
 from askos.settings import own_address
 
 NewCloud = Callable[..., Cloud]

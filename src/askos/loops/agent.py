@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -406,12 +406,12 @@ class Agent:
         for c in containers:
             if c.capsule_uuid not in self.workers:
                 _log.info("removing container %s of capsule %s, which is not assigned here", c.id, c.capsule_uuid)
-                await self.runtime.remove_container(c.id)
+                await _tried(self.runtime.remove_container(c.id))
         for s in sandboxes:
             if s.capsule_uuid not in self.workers:
                 _log.info("removing sandbox %s of capsule %s, which is not assigned here", s.id, s.capsule_uuid)
-                await self.runtime.stop_sandbox(s.id)
-                await self.runtime.remove_sandbox(s.id)
+                await _tried(self.runtime.stop_sandbox(s.id))
+                await _tried(self.runtime.remove_sandbox(s.id))
 
     async def _collect(self) -> None:
         if self._sweep is not None:
@@ -469,6 +469,14 @@ class Agent:
             return None
         a = worker.assignment
         return Attachment(capsule_uuid, reconcile.hostname(a), a.ports, a.networks)
+
+
+async def _tried(removal: Awaitable[None]) -> None:
+    """One leftover that cannot be removed now must not keep the others."""
+    try:
+        await removal
+    except AskosError as error:
+        _log.info("it has to wait: %s", error)
 
 
 def sandbox_config(a: Assignment, attempt: int) -> rt.SandboxConfig:
