@@ -325,19 +325,19 @@ def _output(*argv: str) -> str:
     return subprocess.run(argv, capture_output=True, text=True, timeout=30, check=True).stdout
 
 
-def remains(home: Path, instance: str) -> list[str]:
+def remains(data: Path, instance: str) -> list[str]:
     """Everything on this machine that belongs to a cloud, apart from its data folder."""
     assert instance, "the cloud was never up"
     mark = f"askos-{instance}"
     found = []
     for pid in _pids():
-        if pid != os.getpid() and (str(home) in _read(pid, "cmdline") or mark in _read(pid, "cgroup")):
+        if pid != os.getpid() and (str(data) in _read(pid, "cmdline") or mark in _read(pid, "cgroup")):
             found.append(f"process {pid}: {_read(pid, 'cmdline').replace(chr(0), ' ')}")
     for line in _output("ip", "-o", "-d", "link").splitlines():
         name = line.split()[1].rstrip(":")
         if name.startswith(f"ak{instance[:4]}") or instance in line:
             found.append(f"interface {name}")
-    found += [f"mount {line}" for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(home) in line]
+    found += [f"mount {line}" for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(data) in line]
     found += [line for line in _output("nft", "list", "tables").splitlines() if instance in line]
     found += [f"namespace {name}" for name in _names("/run/netns") if instance in name]
     for root in (Path("/sys/fs/cgroup"), *Path("/sys/fs/cgroup").iterdir()):

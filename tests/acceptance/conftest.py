@@ -19,11 +19,11 @@ def shared_cloud() -> Iterator[Cloud]:
     try:
         cloud.up()
         yield cloud
-        assert remains(cloud.home, cloud.instance), "the look for remains cannot even see a running cloud"
+        assert remains(cloud.data, cloud.instance), "the look for remains cannot even see a running cloud"
         cloud.down()
-        eventually(lambda: not remains(cloud.home, cloud.instance), "askos down leaves nothing", 10)
+        eventually(lambda: not remains(cloud.data, cloud.instance), "askos down leaves nothing", 10)
     except AssertionError as error:
-        left = remains(cloud.home, cloud.instance) if cloud.instance else []
+        left = remains(cloud.data, cloud.instance) if cloud.instance else []
         raise AssertionError(f"{error}\nleft: {left}\n{cloud.log_tail()}") from None
     finally:
         cloud.close()
@@ -50,5 +50,5 @@ def new_cloud() -> Iterator[Callable[[], Cloud]]:
     for each in made:
         each.close()
         if each.instance:
-            left += remains(each.home, each.instance)
+            left += remains(each.data, each.instance)
     assert not left

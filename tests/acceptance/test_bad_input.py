@@ -155,10 +155,9 @@ def test_a_body_of_ten_mebibytes(cloud: Cloud) -> None:
             for _ in range(10 << 4):
                 line.sendall(piece)
             line.sendall(b"0\r\n\r\n")
-        except (BrokenPipeError, ConnectionResetError):
-            pass
-        else:
             assert line.recv(64).startswith(b"HTTP/1.1 413")
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # It may hang up, too.
     nothing_was_made(cloud)
 
 
@@ -416,7 +415,10 @@ def test_what_is_not_even_http(cloud: Cloud, sent: bytes) -> None:
     with socket.create_connection(("127.0.0.1", cloud.port), 10) as line:
         line.sendall(sent)
         line.shutdown(socket.SHUT_WR)
-        answer = line.recv(65536)
+        try:
+            answer = line.recv(65536)
+        except ConnectionResetError:
+            answer = b""
         assert not answer.startswith(b"HTTP/1.1 5") and b" 200 " not in answer.split(b"\r\n")[0], answer
     assert cloud.http("GET", "/healthcheck").status == 200
 

@@ -17,7 +17,7 @@ from .cloud import HOST, Answer, Cloud
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-few = settings(max_examples=60, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+few = settings(max_examples=40, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
 
 TEXT = st.text(max_size=20) | st.sampled_from(
     ["", "\x00", "0", "-1", "nan", "1e999", "\u00b2", "true", "None", "a" * 300]
@@ -64,7 +64,7 @@ def check(got: Answer) -> None:
 
 
 @given(bodies(), VERSIONS, TOKENS, st.sampled_from(["", "?run=1", "?run=false"]))
-@settings(few, max_examples=150)
+@settings(few, max_examples=80)
 async def test_creates(cloud: Cloud, body: dict[str, Any], version: str, token: str, query: str) -> None:
     got = await cloud.ask("POST", f"/v1/containers{query}", token, version=version, body=body)
     check(got)
@@ -131,7 +131,7 @@ REQUESTS = st.sampled_from(
 
 
 @given(REQUESTS, queries(), JSON | st.none(), VERSIONS, TOKENS)
-@settings(few, max_examples=250)
+@settings(few, max_examples=130)
 async def test_requests(
     cloud: Cloud, request_: tuple[str, str], query: str, body: Any, version: str, token: str
 ) -> None:

@@ -35,8 +35,8 @@ def login(http: Http, cloud: Cloud) -> Login:
     if answer.status not in {200, 201}:
         error = api_error(answer.status, answer.reason, answer.body)
         raise LoginError(
-            f"cannot log in to {cloud.auth_url}{_as_whom(cloud)}: {error.message}. "
-            f"Check the credentials in {cloud.source}"
+            f"cannot log in to {cloud.auth_url}{_as_whom(cloud)}: {error.message.rstrip('.')}. "
+            + (f"Check the credentials in {cloud.source}" if answer.status < 500 else "See to the server")
         )
     token = answer.headers.get("X-Subject-Token", "")
     try:

@@ -13,7 +13,7 @@ import msgspec
 
 from askos.loops import logs
 from askos.loops.agent import Agent
-from askos.model.errors import ConflictError, InvalidError, NotFoundError
+from askos.model.errors import ConflictError, InvalidError, NotFoundError, UnavailableError
 from askos.model.images import normalise
 from askos.ports import runtime as rt
 from askos.ports.calls import Frame, HostCall
@@ -163,6 +163,11 @@ class Calls:
                 raise InvalidError("Cannot import the image: the upload was cut off.")
             ref = call.arguments.get("ref")
             return await self._agent.runtime.import_image(str(path), normalise(ref) if ref else None)
+        except OSError as error:
+            raise UnavailableError(
+                f"Cannot keep the archive on the host: {(error.strerror or str(error)).lower()}. "
+                "See to the disk of its data folder, then try again."
+            ) from error
         finally:
             path.unlink(missing_ok=True)
 

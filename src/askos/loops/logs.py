@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Set
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -48,8 +48,8 @@ def _time_us(stamp: bytes) -> int:
     return int(base.timestamp()) * 1_000_000 + int((fraction + "000000")[:6])
 
 
-def parse(line: bytes, selection: Selection, *, at_start: bool) -> _Record | None:
-    """One line of a file, or None when it is not selected. `at_start`: the previous record had ended its line."""
+def parse(line: bytes, selection: Selection, begun: Set[int] = frozenset()) -> _Record | None:
+    """One line of a file, or None when it is not selected. `begun`: the channels whose line goes on in this record."""
     parts = line.split(b" ", 3)
     if len(parts) < 4:
         return None
@@ -64,7 +64,7 @@ def parse(line: bytes, selection: Selection, *, at_start: bool) -> _Record | Non
         except ValueError:
             return None
     ends = not tag.startswith(b"P")
-    prefix = stamp + b" " if selection.timestamps and at_start else b""
+    prefix = stamp + b" " if selection.timestamps and channel not in begun else b""
     return _Record(channel, prefix + text + (b"\n" if ends else b""), ends)
 
 
@@ -74,7 +74,8 @@ class Reader:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._offsets: dict[str, int] = {}
-        self._at_start = True
+        self._begun: set[int] = set()
+        """Channels whose last record has not ended its line."""
 
     async def history(self, selection: Selection, send: Send) -> None:
         """Send what is there now."""
@@ -97,14 +98,13 @@ class Reader:
     def _tail(self, selection: Selection) -> list[tuple[int, bytes]]:
         wanted = selection.tail or 0
         lines: deque[list[_Record]] = deque(maxlen=wanted) if wanted else deque(maxlen=1)
-        line: list[_Record] = []
+        begun: dict[int, list[_Record]] = {}
         for record in self._records(selection):
+            line = begun.setdefault(record.channel, [])
             line.append(record)
             if record.ends_line:
-                lines.append(line)
-                line = []
-        if line:
-            lines.append(line)
+                lines.append(begun.pop(record.channel))
+        lines.extend(begun.values())
         if not wanted:
             return []
         return _join(record for group in lines for record in group)
@@ -129,9 +129,9 @@ class Reader:
                         break  # still being written
                     offset += len(line)
                     self._offsets[path.name] = offset
-                    record = parse(line[:-1], selection, at_start=self._at_start)
+                    record = parse(line[:-1], selection, self._begun)
                     if record is not None:
-                        self._at_start = record.ends_line
+                        (self._begun.discard if record.ends_line else self._begun.add)(record.channel)
                         yield record
 
 

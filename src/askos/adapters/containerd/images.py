@@ -63,9 +63,9 @@ async def every(client: Client, known: dict[str, Image]) -> list[Image]:
 async def load(client: Client, path: str, ref: str | None, scratch: Path) -> list[str]:
     """Load an archive; returns when CRI sees the names, so that a container can be made at once."""
     names = await store.import_archive(client, path, ref, scratch)
-    for name in names:
-        await _seen(client, name, present=True)
-    return names
+    for name, image_id in names.items():
+        await _seen(client, name, image_id)
+    return list(names)
 
 
 async def remove(client: Client, ref: str) -> None:
@@ -82,7 +82,7 @@ async def remove(client: Client, ref: str) -> None:
                 raise
     else:
         await client.cri("RemoveImage", cri.RemoveImageRequest(image=cri.ImageSpec(image=ref)), _REMOVE_S)
-    await _seen(client, ref, present=False)
+    await _seen(client, ref, None)
 
 
 async def ensure_pause(client: Client, scratch: Path) -> None:
@@ -92,17 +92,19 @@ async def ensure_pause(client: Client, scratch: Path) -> None:
     path = scratch / "pause.tar"
     await asyncio.to_thread(packing.make_pause_archive, path, packing.pause_elf())
     try:
-        await store.import_archive(client, str(path), None, scratch, labels=store.PINNED)
+        names = await store.import_archive(client, str(path), None, scratch, labels=store.PINNED)
     finally:
         path.unlink(missing_ok=True)
-    await _seen(client, PAUSE_IMAGE, present=True)
+    await _seen(client, PAUSE_IMAGE, names[PAUSE_IMAGE])
 
 
-async def _seen(client: Client, ref: str, *, present: bool) -> None:
+async def _seen(client: Client, ref: str, image_id: str | None) -> None:
+    """Wait until CRI takes the name for that image (None: for none)."""
     # CRI learns of changes in containerd's store by events, a moment later.
     deadline = time.monotonic() + _SEEN_S
     while time.monotonic() < deadline:
-        if (await find(client, ref, {}) is not None) == present:
+        found = await find(client, ref, {})
+        if (found.id if found is not None else None) == image_id:
             return
         await asyncio.sleep(0.02)
     raise RpcError("ImageStatus", "deadline_exceeded", f"the change of {ref} did not become visible")

@@ -30,18 +30,21 @@ PINNED = {"io.cri-containerd.pinned": "pinned"}
 
 async def import_archive(
     client: Client, path: str, ref: str | None, scratch: Path, labels: dict[str, str] | None = None
-) -> list[str]:
-    """Load every image of an archive; returns the names made. Raises InvalidError and RpcError."""
+) -> dict[str, str]:
+    """Load every image of an archive; returns the ids of the images by the names made.
+
+    Raises InvalidError and RpcError.
+    """
     archive = await asyncio.to_thread(Archive, path, scratch)
     with archive:
         found = await asyncio.to_thread(archive.images, ref)
-        names: list[str] = []
+        names: dict[str, str] = {}
         async with _lease(client) as lease:
             for image in found:
                 await _store_blobs(client, archive, image, lease)
                 for name in image.names:
                     await _name(client, name, image.manifest, labels or {})
-                    names.append(name)
+                    names[name] = image.config.digest
     return names
 
 
