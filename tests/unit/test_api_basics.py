@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import re
 import uuid as uuids
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -404,6 +406,22 @@ async def test_a_body_that_is_too_large_is_413(cloud: Cloud, path: str) -> None:
     headers = {"Content-Type": "application/json"}
     data = b'{"image": "busybox", "x": "' + b"a" * (1 << 20) + b'"}'
     got = await cloud.ask("POST", path, data=data, headers=headers)
+    got.refused(413, "", "Cannot take this request")
+
+
+async def test_a_body_of_unknown_length_has_the_same_limit(cloud: Cloud) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        for _ in range(20):
+            yield b" " * 100_000
+
+    headers = {"Content-Type": "application/json", "X-Auth-Token": "ann:shared:member"}
+    async with cloud.session.post(f"{cloud.url}/v1/containers", data=pieces(), headers=headers) as got:
+        assert got.status == 413
+
+
+async def test_what_unpacks_to_too_much_is_413(cloud: Cloud) -> None:
+    headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+    got = await cloud.ask("POST", "/v1/containers", data=gzip.compress(b" " * (20 << 20)), headers=headers)
     got.refused(413, "", "Cannot take this request")
 
 

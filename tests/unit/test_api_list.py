@@ -9,6 +9,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from askos.api import containers
+
 from .cloud import HOST, Cloud
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -292,6 +294,16 @@ async def test_next_is_there_only_when_the_page_is_full(cloud: Cloud) -> None:
         got = await cloud.ask("GET", f"/v1/containers?limit={limit}", token)
         assert (got.body["next"] is not None) == more, limit
     assert (await cloud.ask("GET", "/v1/containers", token)).body["next"] is None
+
+
+async def test_no_page_is_larger_than_the_limit_of_the_service(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(containers, "MAX_LIMIT", 3)
+    token = cloud.project()
+    made = [await cloud.create(token) for _ in range(4)]
+    for query in ("", "?limit=4", "?limit=999999999999"):
+        got = await cloud.ask("GET", f"/v1/containers{query}", token)
+        assert [c["uuid"] for c in got.body["containers"]] == made[:3]
+        assert "limit=3&" in got.body["next"]
 
 
 async def test_a_marker_of_another_project_is_unknown(cloud: Cloud) -> None:

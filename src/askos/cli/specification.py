@@ -46,7 +46,7 @@ OPTIONS: list[Decorator] = [
         callback=converted(text.parse_memory_mib),
         help="Limit of memory: 512m, 1.5g, or a number of MiB.",
     ),
-    click.option("--hostname", help="The host name inside; the container's name by default."),
+    click.option("--hostname", help="The host name inside; made from the container's id by default."),
     click.option("--entrypoint", metavar="PROGRAM", help="Instead of the image's entrypoint; '' for none."),
     click.option(
         "--restart",
