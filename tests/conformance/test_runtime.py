@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -36,22 +37,22 @@ class Subject:
     def sandbox(self, capsule: str | None = None, attempt: int = 0) -> SandboxConfig:
         return SandboxConfig(capsule or str(uuid.uuid4()), "test", "p1", attempt, "box", ["10.1.2.1"])
 
-    def container(self, capsule: str, *argv: str, run: int = 1, attempt: int = 0, **more: object) -> ContainerConfig:
-        fields: dict[str, object] = {
+    def container(self, capsule: str, *argv: str, run: int = 1, attempt: int = 0, **more: Any) -> ContainerConfig:
+        fields: dict[str, Any] = {
             "capsule_uuid": capsule, "name": "main", "run": run, "attempt": attempt, "image_ref": BUSYBOX,
             "entrypoint": None, "command": list(argv) or None, "environment": {}, "workdir": None,
             "interactive": False, "tty": False, "cpu": 1.0, "memory_bytes": 64 << 20,
         }  # fmt: skip
-        return ContainerConfig(**{**fields, **more})  # type: ignore[arg-type]
+        return ContainerConfig(**{**fields, **more})
 
-    async def made(self, *argv: str, **more: object) -> tuple[str, str, str]:
+    async def made(self, *argv: str, **more: Any) -> tuple[str, str, str]:
         """A container that has not started: (capsule, sandbox id, container id)."""
         config = self.sandbox()
         sandbox = await self.runtime.run_sandbox(config)
         wanted = self.container(config.capsule_uuid, *argv, **more)
         return config.capsule_uuid, sandbox, await self.runtime.create_container(sandbox, wanted, config)
 
-    async def up(self, *argv: str, **more: object) -> tuple[str, str, str]:
+    async def up(self, *argv: str, **more: Any) -> tuple[str, str, str]:
         """A started one."""
         capsule, sandbox, container = await self.made(*argv, **more)
         await self.runtime.start_container(container)

@@ -187,7 +187,14 @@ async def test_what_it_is_made_of(host: Host, monkeypatch: pytest.MonkeyPatch) -
         return await real(sandbox_id, config, sandbox)
 
     monkeypatch.setattr(host.runtime, "create_container", note)
-    more = {"environment": {"A": "b"}, "workdir": "/w", "interactive": True, "tty": True, "cpu": 0.5, "memory_mib": 64}
+    more: dict[str, Any] = {
+        "environment": {"A": "b"},
+        "workdir": "/w",
+        "interactive": True,
+        "tty": True,
+        "cpu": 0.5,
+        "memory_mib": 64,
+    }
     a = assignment("a", "sh", entrypoint=None, **more)
     host.agent.snapshot([a])
     await host.settled(a)
@@ -236,6 +243,20 @@ async def test_an_end_is_told_at_once(host: Host) -> None:
     await until(lambda: not any(s.ready for s in host.runtime.sandboxes.values()))
     assert "a" not in host.network.plugged
     assert (host.logs / "a").is_dir()
+
+
+async def test_an_end_that_is_told_before_it_can_be_seen_is_not_missed(host: Host) -> None:
+    a = assignment("a")
+    host.agent.snapshot([a])
+    await host.settled(a)
+    await asyncio.sleep(0.05)
+    (made,) = host.runtime.containers
+    tell = host.runtime._event
+    tell("exit", made)  # as containerd does: its own records come later
+    host.runtime._event = lambda kind, container_id: None  # type: ignore[method-assign]
+    await asyncio.sleep(0.05)
+    host.runtime.exit(made, 4)
+    await until(lambda: host.last("a").state == "exited", 1.0)
 
 
 async def test_stop_start_and_files(host: Host) -> None:

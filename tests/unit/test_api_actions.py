@@ -577,6 +577,7 @@ async def test_images(cloud: Cloud) -> None:
     assert b"".join(f.data for f in sent) == b"t" * 700_000
     assert [f.eof for f in sent] == [False] * (len(sent) - 1) + [True]
     assert (await cloud.ask("DELETE", "/askos/v1/images?ref=busybox", ROOT)).status == 204
-    for body in ({}, [], {"ref": 5}, {"ref": "UPPER"}):
+    bodies: list[Any] = [{}, [], {"ref": 5}, {"ref": "UPPER"}]
+    for body in bodies:
         assert (await cloud.ask("POST", "/askos/v1/images/pull", ROOT, body=body)).status == 400
     (await cloud.ask("DELETE", "/askos/v1/images", ROOT)).refused(404, "image-not-found")

@@ -473,6 +473,21 @@ async def test_an_agent_that_does_not_take_up_calls(pair: Pair, monkeypatch: pyt
         await channel.close()
 
 
+async def test_a_caller_that_leaves_as_the_agent_takes_up_the_call(pair: Pair) -> None:
+    channel, _stream = await raw(pair, hello())
+    try:
+        await until(lambda: pair.store.registered)
+        opening = asyncio.create_task(pair.server.open(HOST, "m", {}))
+        await until(lambda: pair.server._calls)
+        (call,) = pair.server._calls.values()
+        call.attached.set_result(None)
+        opening.cancel()
+        assert isinstance((await asyncio.gather(opening, return_exceptions=True))[0], asyncio.CancelledError)
+        assert call.over.is_set()  # so that the agent is told
+    finally:
+        await channel.close()
+
+
 async def test_a_call_cannot_be_taken_up_by_guessing(pair: Pair) -> None:
     channel = grpc.aio.insecure_channel(pair.address)
     try:
@@ -517,6 +532,38 @@ async def test_streams_in_both_directions(pair: Pair) -> None:
     assert stream.result == 3 + len(big)
     await stream.send(Frame(0, b"too late"))  # dropped
     await stream.close()
+
+
+async def test_a_large_last_frame_ends_with_its_last_piece(pair: Pair) -> None:
+    big = bytes(range(256)) * 4096
+
+    async def swap(call: HostCall) -> list[Any]:
+        got = [frame async for frame in call.frames()]  # until the caller half-closes
+        await call.send(Frame(2, big, eof=True))
+        return [b"".join(f.data for f in got) == big, [f.eof for f in got]]
+
+    async def until_eof(call: HostCall) -> Any:
+        class Cut:
+            method, arguments, send = call.method, call.arguments, call.send
+
+            async def frames(self) -> AsyncIterator[Frame]:
+                async for frame in call.frames():
+                    yield frame
+                    if frame.eof:
+                        return
+
+        return await swap(Cut())
+
+    pair.handler = until_eof
+    await pair.connect()
+    stream = await pair.server.open(HOST, "m", {})
+    await stream.send(Frame(0, big, eof=True))
+    back = [f async for f in stream.frames()]
+    assert b"".join(f.data for f in back) == big
+    assert len(back) == 4
+    for eofs in ([f.eof for f in back], stream.result[1]):
+        assert eofs == [False] * 3 + [True]
+    assert stream.result[0] is True
 
 
 async def test_many_streams_at_once_do_not_mix(pair: Pair) -> None:

@@ -12,6 +12,7 @@ import uuid as uuids
 from collections.abc import AsyncIterator, Callable
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -100,12 +101,12 @@ def new(project: str = "p", **fields: object) -> NewCapsule:
 def report(
     of: Capsule, state: CapsuleState = "running", *, gone: bool = False, epoch: int | None = None, **more: object
 ) -> CapsuleReport:
-    fields: dict[str, object] = {"generation": of.wish.generation, "settled": True, "state": state}
+    fields: dict[str, Any] = {"generation": of.wish.generation, "settled": True, "state": state}
     return CapsuleReport(
         of.uuid,
         of.placement.epoch if epoch is None else epoch,
         Report(**{**fields, **more}),
-        gone,  # type: ignore[arg-type]
+        gone,
     )
 
 
@@ -292,6 +293,7 @@ async def test_no_host_is_a_failure_until_the_next_wish(subject: Subject) -> Non
     await subject.store.wish(made.uuid, rewish("running"))
     assert await subject.store.unplaced() == [made.uuid]
     assert (await subject.get(made.uuid)).placement.failure is None
+    assert await subject.store.page(Query(filters={"status": "Error"})) == []
 
 
 async def test_placing_what_is_gone_or_going(subject: Subject) -> None:
@@ -335,6 +337,26 @@ async def test_cpu_is_never_overcommitted_either(subject: Subject) -> None:
         await subject.create(memory=4)
     await loop.once()
     assert len(await subject.store.assignments(HOST)) == 3
+
+
+async def test_hosts_that_are_not_connected_get_nothing(subject: Subject) -> None:
+    await subject.hosts(HOST, memory_mib=99_999)
+    await subject.hosts(OTHER)
+    await subject.store.host_seen(HOST, 1, connected=False)
+    made = await subject.create()
+    await PlacementLoop(subject.store, plan.Ratios(), lambda: subject.now).once()
+    assert (await subject.get(made.uuid)).placement.host_uuid == OTHER
+
+
+async def test_the_host_with_the_most_memory_left_is_chosen(subject: Subject) -> None:
+    await subject.hosts(HOST, OTHER, memory_mib=1000)
+    loop = PlacementLoop(subject.store, plan.Ratios(memory=1.0), lambda: subject.now)
+    where = []
+    for memory in (100, 300, 100, 100, 100):
+        made = await subject.create(memory=memory)
+        await loop.once()
+        where.append((await subject.get(made.uuid)).placement.host_uuid)
+    assert where == [OTHER, HOST, OTHER, OTHER, OTHER]  # the uuid breaks ties
 
 
 async def test_a_fresh_cloud_waits_for_its_first_host(subject: Subject) -> None:
@@ -595,6 +617,41 @@ async def test_the_change_log_is_complete_and_in_order(subject: Subject) -> None
         if uuid in living:
             assert living[uuid].revision == change.revision
     assert await subject.store.revision() == revisions[-1]
+
+
+async def test_the_columns_to_search_by_say_what_is_shown(subject: Subject) -> None:
+    """Whatever happens in whatever order, a filter by status or task finds what a reader is shown."""
+    chance = random.Random(11)
+    await subject.hosts()
+    for i in range(4):
+        await subject.create(auto_remove=i == 0)
+    seen = set()
+    for _ in range(60):
+        subject.now += 400_000_000 * (chance.random() < 0.1)
+        living = await subject.store.capsules(Query())
+        if not living:
+            break
+        c = chance.choice(living)
+        match chance.randrange(5):
+            case 0:
+                choice = chance.choice([HOST, None])
+                await subject.store.place(c.uuid, lambda _c, _l, choice=choice: choice, "none")  # type: ignore[misc]
+            case 1:
+                await subject.store.wish(c.uuid, rewish(chance.choice(["running", "stopped"])))
+            case 2 | 3:
+                state = chance.choice(["created", "running", "exited", "error", "none"])
+                more = {"settled": chance.random() < 0.7, "generation": c.wish.generation - chance.randrange(2)}
+                await subject.store.apply_reports(HOST, [report(c, state, **more)])  # type: ignore[arg-type]
+            case _:
+                await subject.store.fail_waiting(300_000_000, HOST_GONE)
+        for c in await subject.store.capsules(Query()):
+            view = zun_status.view(c.wish, c.placement, c.report)
+            seen.add(view.status)
+            found = await subject.store.page(Query(filters={"status": view.status}))
+            assert (c.uuid, c.revision) in found
+            if view.task_state is not None:
+                assert (c.uuid, c.revision) in await subject.store.page(Query(filters={"task_state": view.task_state}))
+    assert len(seen) >= 5, seen
 
 
 async def test_revisions_go_on_after_pruning(subject: Subject) -> None:

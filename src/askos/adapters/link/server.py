@@ -164,8 +164,12 @@ class LinkServer(pb_grpc.LinkServicer):  # type: ignore[misc]  # generated witho
         try:
             async with asyncio.timeout(_OPEN_S):
                 await asyncio.shield(call.attached)
-        except TimeoutError:
-            raise UnavailableError("The container's host does not answer. Try again later.") from None
+        except BaseException as error:
+            # The agent may have taken it up in this very moment: it must not go on for nobody.
+            call.over.set()
+            if isinstance(error, TimeoutError):
+                raise UnavailableError("The container's host does not answer. Try again later.") from None
+            raise
         finally:
             self._calls.pop(call_id, None)
         return call
