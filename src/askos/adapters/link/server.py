@@ -111,7 +111,7 @@ class LinkServer(pb_grpc.LinkServicer):  # type: ignore[misc]  # generated witho
         self._calls: dict[str, _ServerCall] = {}
         self._server: grpc.aio.Server | None = None
         self.on_host_change: Any = lambda: None
-        """Called when a host connects or goes."""
+        """Called when a host connects."""
 
     async def start(self, address: str) -> None:
         """Listen on a gRPC address, such as unix:/run/link.sock."""
