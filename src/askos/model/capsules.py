@@ -1,7 +1,8 @@
 """Capsules: what a user asked for, what was decided, and what the agent last saw.
 
-A capsule is one sandbox with containers in it; a Zun container is a capsule with exactly one container, whose
-`ContainerSpec.name` is "main".
+A capsule is one sandbox with containers in it. A Zun container is a capsule of kind "container" with exactly one
+`ContainerSpec`, whose name is "main": it can be stopped and started again and keeps its files. A capsule of kind
+"capsule" has a `Pod` instead, and lives as a pod does (`plan.pods`).
 
 One writer per part:
 
@@ -19,6 +20,8 @@ from __future__ import annotations
 from typing import Literal
 
 import msgspec
+
+from askos.model.pods import Content, Event, Pod, PodReport
 
 WishState = Literal["created", "running", "stopped", "deleted"]
 """Where the user wants the capsule to be. "deleted" is final: no other wish follows it."""
@@ -68,13 +71,14 @@ class ContainerSpec(msgspec.Struct, frozen=True):
 
 
 class CapsuleSpec(msgspec.Struct, frozen=True):
-    """What the user asked for; never changes after create in this version."""
+    """What the user asked for. Exactly one of `containers` (one) and `pod` is there; `labels` are the pod's too."""
 
-    containers: list[ContainerSpec]
+    containers: list[ContainerSpec] = []
     hostname: str | None = None
     restart_policy: RestartPolicy = RestartPolicy()
     auto_remove: bool = False
     labels: dict[str, str] = {}
+    pod: Pod | None = None
 
 
 class Wish(msgspec.Struct, frozen=True):
@@ -87,7 +91,7 @@ class Wish(msgspec.Struct, frozen=True):
     restarts by policy are attempts within a run. 0: never."""
     task: Task = "creating"
     stop_timeout_s: int = 10
-    """Grace between SIGTERM and SIGKILL when this wish stops something."""
+    """Grace between SIGTERM and SIGKILL when this wish stops something. A pod's deletion counts it from `at_us`."""
     at_us: int = 0
 
 
@@ -128,6 +132,8 @@ class Report(msgspec.Struct, frozen=True):
     hostname: str | None = None
     containers: list[ContainerReport] = []
     observed_us: int = 0
+    pod: PodReport | None = None
+    """Of kind "capsule"; `containers` is empty then."""
 
 
 class Network(msgspec.Struct, frozen=True):
@@ -160,6 +166,17 @@ class Placement(msgspec.Struct, frozen=True):
     """Why no host could be found for the present generation."""
 
 
+class VolumeGrant(msgspec.Struct, frozen=True):
+    """A volume of the volume service that a capsule may use. `name`: the pod's volume that it stands for."""
+
+    uuid: str
+    name: str
+    size_bytes: int
+    read_only: bool = False
+    auto_remove: bool = False
+    """Remove the volume with the capsule."""
+
+
 class Capsule(msgspec.Struct, frozen=True):
     """Everything the control plane knows of one capsule."""
 
@@ -179,6 +196,9 @@ class Capsule(msgspec.Struct, frozen=True):
     ports: list[Port] = []
     networks: list[Network] = []
     """The networks of `ports`, in their order."""
+    volumes: list[VolumeGrant] = []
+    content_revision: int = 0
+    """Grows with each change of the content, which itself is encrypted and read by `Store.content` alone."""
 
 
 class Assignment(msgspec.Struct, frozen=True):
@@ -194,6 +214,11 @@ class Assignment(msgspec.Struct, frozen=True):
     networks: list[Network]
     report: Report = Report()
     """What the agent itself reported last, so that a restarted one knows what it had done."""
+    kind: Literal["container", "capsule"] = "container"
+    volumes: list[VolumeGrant] = []
+    content: Content = Content()
+    content_revision: int = 0
+    created_us: int = 0
 
 
 class CapsuleReport(msgspec.Struct, frozen=True):
@@ -203,3 +228,5 @@ class CapsuleReport(msgspec.Struct, frozen=True):
     epoch: int
     report: Report
     gone: bool = False
+    events: list[Event] = []
+    """New since the last report that was sent."""

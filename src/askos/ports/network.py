@@ -6,6 +6,7 @@ tables), so that two clouds on one machine do not touch each other and leftovers
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
@@ -50,6 +51,10 @@ class HostNetwork(Protocol):
     async def collect(self, live_sandboxes: set[str], networks: list[Network]) -> None:
         """Remove what belongs to sandboxes not in `live_sandboxes`, and bridges of networks neither listed nor
         used by a live sandbox."""
+
+    async def connect(self, sandbox_id: str, address: str, port: int, timeout_s: float) -> socket.socket:
+        """A TCP connection made inside a sandbox's network, non-blocking. `address` is numeric. Raises OSError
+        (refused, no route), TimeoutError; NotFoundError when the sandbox is not wired."""
 
     async def remove_all(self) -> None:
         """Remove every interface, rule and address of this cloud from the host."""

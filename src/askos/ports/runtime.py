@@ -15,6 +15,49 @@ from typing import Literal, Protocol
 import msgspec
 
 
+class Mount(msgspec.Struct, frozen=True):
+    """A path of the host inside a container; propagation is private."""
+
+    host_path: str
+    container_path: str
+    read_only: bool = False
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """What a container may use. `cpu_quota_us` per `cpu_period_us`, 0: no limit; `memory_bytes` 0: no limit."""
+
+    cpu_shares: int = 2
+    cpu_quota_us: int = 0
+    cpu_period_us: int = 100_000
+    memory_bytes: int = 0
+    oom_score_adj: int | None = None
+
+
+class Security(msgspec.Struct, frozen=True):
+    """How a container is confined. The defaults are the safe ones; capabilities without CAP_, `add` and `drop`
+    change the default set, "ALL" is allowed in both."""
+
+    run_as_user: int | None = None
+    """None: the image's user."""
+    run_as_group: int | None = None
+    supplemental_groups: list[int] = []
+    add_capabilities: list[str] = []
+    drop_capabilities: list[str] = []
+    no_new_privileges: bool = True
+    read_only_root: bool = False
+    seccomp: Literal["default", "unconfined"] = "default"
+    privileged: bool = False
+
+
+class Credential(msgspec.Struct, frozen=True):
+    """A log-in at a registry, for one pull; kept nowhere and shown in no message."""
+
+    username: str = ""
+    password: str = ""
+    identity_token: str = ""
+    registry_token: str = ""
+
+
 class Sandbox(msgspec.Struct, frozen=True):
     """A pod sandbox as the runtime sees it. `attempt` grows with each new sandbox of the same capsule."""
 
@@ -42,6 +85,9 @@ class Container(msgspec.Struct, frozen=True):
     message: str | None = None
     started_us: int | None = None
     finished_us: int | None = None
+    spec_hash: str = ""
+    """`ContainerConfig.spec_hash` of its making."""
+    oom_killed: bool = False
 
 
 class Image(msgspec.Struct, frozen=True):
@@ -53,6 +99,10 @@ class Image(msgspec.Struct, frozen=True):
     size_bytes: int
     entrypoint: list[str] = []
     command: list[str] = []
+    user: str = ""
+    """As the image says it: a name or number, with or without ":group". Empty: root."""
+    stop_signal: str = ""
+    """Such as SIGQUIT; empty: SIGTERM."""
 
 
 class SandboxConfig(msgspec.Struct, frozen=True):
@@ -66,10 +116,19 @@ class SandboxConfig(msgspec.Struct, frozen=True):
     dns_servers: list[str]
     dns_search: list[str] = []
     labels: dict[str, str] = {}
+    dns_options: list[str] = []
+    sysctls: dict[str, str] = {}
+    share_pid: bool = False
+    """One process namespace for all containers."""
+    handler: str = ""
+    """The OCI runtime's name, one of `Runtime.handlers`; empty: the default."""
+    cgroup_parent: str | None = None
+    """None: the cloud's own."""
 
 
 class ContainerConfig(msgspec.Struct, frozen=True):
-    """What a container is made from. The log is written to `<log folder of the capsule>/<run>-<attempt>.log`."""
+    """What a container is made from. The log is written to `<log folder of the capsule>/<log_name>`, by default
+    `<run>-<attempt>.log`."""
 
     capsule_uuid: str
     name: str
@@ -87,6 +146,35 @@ class ContainerConfig(msgspec.Struct, frozen=True):
     image_id: str = ""
     hosts_file: str | None = None
     """Host path of the file to be seen as /etc/hosts. None: the runtime's default, which may be the host's own."""
+    log_name: str = ""
+    mounts: list[Mount] = []
+    limits: Limits | None = None
+    """None: from `cpu` and `memory_bytes`."""
+    security: Security = Security()
+    share_pid: bool = False
+    """As in its sandbox."""
+    stdin_once: bool = False
+    """End of file for the process when the first attached client ends its input."""
+    spec_hash: str = ""
+    """Tells containers that were made from an older spec."""
+
+
+class ContainerStats(msgspec.Struct, frozen=True):
+    """What a running container uses now."""
+
+    container_id: str
+    capsule_uuid: str
+    name: str
+    at_us: int
+    cpu_ns: int
+    """Since its start; grows only."""
+    memory_bytes: int
+    """Working set: usage without inactive page cache."""
+    memory_usage_bytes: int
+    rss_bytes: int
+    layer_bytes: int
+    """The writable layer, as last measured by the runtime."""
+    pids: int = 0
 
 
 class RuntimeEvent(msgspec.Struct, frozen=True):
@@ -128,6 +216,25 @@ class ExecSession(Protocol):
         """Kill if still running, and free everything."""
 
 
+class AttachSession(Protocol):
+    """A connection to a container's own process. Closing it leaves the process alone."""
+
+    async def write(self, data: bytes) -> None:
+        """Send to standard input. Waits while the process does not read."""
+
+    async def close_stdin(self) -> None:
+        """Half-close this client's input; with stdin_once the process reads end of file."""
+
+    def output(self) -> AsyncIterator[tuple[Literal["stdout", "stderr"], bytes]]:
+        """Chunks from now on, until the process has ended."""
+
+    async def resize(self, width: int, height: int) -> None:
+        """Change the terminal's size; nothing without a tty."""
+
+    async def close(self) -> None:
+        """Detach."""
+
+
 PullProgress = Callable[[int, int], None]
 """Called with (bytes so far, bytes in total as far as known) while a pull goes on."""
 
@@ -153,8 +260,8 @@ class Runtime(Protocol):
     async def start_container(self, container_id: str) -> None:
         """Start a created container. A program that cannot be started: RuntimeFailedError(retryable=False)."""
 
-    async def stop_container(self, container_id: str, timeout_s: int) -> None:
-        """The image's stop signal (SIGTERM by default), then SIGKILL after `timeout_s`."""
+    async def stop_container(self, container_id: str, timeout_s: int, stop_signal: str | None = None) -> None:
+        """The stop signal (`stop_signal`, else the image's, else SIGTERM), then SIGKILL after `timeout_s`."""
 
     async def remove_container(self, container_id: str) -> None:
         """Remove a container; kills it first when it runs."""
@@ -170,15 +277,30 @@ class Runtime(Protocol):
         """Start a process in a running container. ConflictError when the container does not run;
         RuntimeFailedError(retryable=False) with the runtime's reason when the program cannot be started."""
 
+    async def update_limits(self, container_id: str, limits: Limits) -> None:
+        """Change what a created or running container may use, in place."""
+
+    async def attach(self, container_id: str, *, stdin: bool, tty: bool) -> AttachSession:
+        """Connect to the streams of a running container, whose config must have asked for `stdin` and `tty`.
+        ConflictError when it does not run."""
+
+    async def stats(self, capsule_uuid: str | None = None) -> list[ContainerStats]:
+        """Of the running containers of one capsule, or of all."""
+
+    def handlers(self) -> list[str]:
+        """The OCI runtimes that sandboxes can ask for; the first is the default."""
+
     async def image(self, ref: str) -> Image | None:
         """The image on the host by reference or id, or None."""
 
     async def images(self) -> list[Image]:
         """All images on the host, without the sandbox image."""
 
-    async def pull(self, ref: str, progress: PullProgress | None = None) -> Image:
-        """Fetch an image. Raises NotFoundError when the registry has none, UnavailableError when no registry
-        answers, RuntimeFailedError otherwise."""
+    async def pull(
+        self, ref: str, progress: PullProgress | None = None, credential: Credential | None = None
+    ) -> Image:
+        """Fetch an image. Raises NotFoundError when the registry has none (or, without a good credential, does not
+        say), UnavailableError when no registry answers, RuntimeFailedError otherwise."""
 
     async def import_image(self, path: str, ref: str | None = None) -> list[str]:
         """Load a tar archive (OCI layout or docker save; also gzipped) from a local path; `ref` names it where the

@@ -12,8 +12,9 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from askos.model.capsules import Assignment, Capsule, CapsuleReport, CapsuleSpec, Wish
+from askos.model.capsules import Assignment, Capsule, CapsuleReport, CapsuleSpec, VolumeGrant, Wish
 from askos.model.hosts import Host, HostFacts
+from askos.model.pods import Content, Event
 from askos.plan.placement import Load
 
 Kind = Literal["container", "capsule"]
@@ -29,6 +30,24 @@ class NewCapsule(msgspec.Struct, frozen=True):
     name: str
     spec: CapsuleSpec
     wish: Wish
+    token: str = ""
+    """The client's own id of this create (a pod's uid), unique within the project; empty: none."""
+    content: Content = Content()
+    volumes: list[VolumeGrant] = []
+    """Existing volumes to attach."""
+    new_volumes: list[VolumeGrant] = []
+    """Volumes to be made in the same transaction, and attached."""
+    unique_name: bool = False
+    """Refuse a second one of this name (and the pod's namespace) in the project that is not being deleted."""
+
+
+class Requirement(msgspec.Struct, frozen=True):
+    """One term of a label selector."""
+
+    key: str
+    operator: Literal["in", "notin", "exists", "missing"]
+    values: list[str] = []
+    """For in and notin. `notin` also holds without the label, as in Kubernetes."""
 
 
 class Query(msgspec.Struct, frozen=True):
@@ -41,6 +60,9 @@ class Query(msgspec.Struct, frozen=True):
     sort_dir: Literal["asc", "desc"] = "asc"
     limit: int = 1000
     marker: str | None = None
+    selector: list[Requirement] = []
+    namespace: str | None = None
+    """Of pods."""
 
 
 class Change(msgspec.Struct, frozen=True):
@@ -51,13 +73,30 @@ class Change(msgspec.Struct, frozen=True):
     uuid: str
     deleted: bool
     host_uuid: str | None = None
+    project_id: str | None = None
+    last: Capsule | None = None
+    """Of a deleted capsule: as it was in the end."""
 
 
 class Store(Protocol):
     """See the module's docstring for what all verbs have in common."""
 
     async def create_capsule(self, new: NewCapsule) -> Capsule:
-        """Write a capsule with a port on its project's network. ConflictError when no address is left."""
+        """Write a capsule with a port on its project's network. With a `token` that exists already, the capsule
+        that has it is returned and nothing is written. ConflictError when no address is left, when `unique_name`
+        is broken, or when a volume is not there for this project or in use (multi-attach not allowed)."""
+
+    async def update_capsule(
+        self, uuid: str, change: Callable[[Capsule], tuple[CapsuleSpec, Wish]], content: Content | None = None
+    ) -> Capsule:
+        """Replace spec and wish by what `change` returns for the present capsule, and the content if one is given
+        (content_revision grows). NotFoundError."""
+
+    async def content(self, uuid: str) -> Content:
+        """The capsule's config maps and secrets, decrypted."""
+
+    async def events(self, uuid: str) -> list[Event]:
+        """What was told about a capsule, oldest first; equal ones counted; at most the newest 200."""
 
     async def capsule(self, ident: str, project_id: str | None, kind: Kind) -> Capsule:
         """By uuid, else by exact name; within a project, or in all (None). NotFoundError; ConflictError when
@@ -108,7 +147,8 @@ class Store(Protocol):
         """Write `failure` for capsules that wait for a host which has been silent for `silent_us`. Returns them."""
 
     async def changes(self, after: int, limit: int = 1000) -> list[Change]:
-        """Committed changes after a revision, oldest first."""
+        """Committed changes after a revision, oldest first. InvalidError with code "revision-gone" when some of
+        them are forgotten already."""
 
     async def revision(self) -> int:
         """The newest revision."""
