@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from askos.loops.agent import GIVE_UP_US, MAX_FAILURES, Agent
+from askos.loops.agent import Agent
+from askos.loops.containers import GIVE_UP_US, MAX_FAILURES
 from askos.model.capsules import Assignment, CapsuleReport, Report
 from askos.model.errors import AskosError, RuntimeFailedError, UnavailableError
 from askos.plan import reconcile as r

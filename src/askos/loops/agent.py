@@ -1,8 +1,6 @@
 """The agent: makes this host hold exactly the capsules it was assigned, and reports what it sees.
 
-One worker per capsule, sequential inside a capsule, parallel between them. A worker looks (`Runtime.observe`), asks
-`plan.reconcile.decide`, reports, performs the actions, and looks again; with nothing to do it sleeps until it is
-poked (a new wish, an event of the runtime, a difference found by the relist) or until `Decision.look_us`.
+One worker per capsule: `containers.ContainerWorker` for Zun containers, `pods.PodWorker` for pods.
 
 Nothing is kept on disk here: assignments come from the server, the state of things from the runtime. Until the first
 snapshot has come, nothing is touched.
@@ -17,13 +15,13 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
+from askos.loops.containers import ContainerWorker
 from askos.loops.wake import Bell
-from askos.model.capsules import Assignment, CapsuleReport, Network, Report
-from askos.model.errors import AskosError, NotFoundError, RuntimeFailedError, UnavailableError
+from askos.loops.worker import Worker
+from askos.model.capsules import Assignment, CapsuleReport, Network
+from askos.model.errors import AskosError
 from askos.model.images import normalise
-from askos.plan import backoff, reconcile
+from askos.plan import reconcile
 from askos.ports import runtime as rt
 from askos.ports.network import Attachment, HostNetwork, Names
 
@@ -35,172 +33,6 @@ COLLECT_S = 60.0
 """How often leftovers are looked for."""
 SECOND_LOOKS_S = (0.02, 0.1, 0.5)
 """When to look again after a process has ended."""
-STEP_S = 0.2
-"""Steps on the way that last no longer are not reported."""
-MAX_FAILURES = 6
-"""After so many failures of one wish in a row the capsule is in error."""
-GIVE_UP_US = 15 * 60 * 1_000_000
-"""No wish but a delete is worked on for longer than this without success."""
-
-
-class Worker:
-    """Keeps one capsule as its assignment wants it."""
-
-    def __init__(self, agent: Agent, assignment: Assignment) -> None:
-        self.agent = agent
-        self.assignment = assignment
-        self.bell = Bell()
-        self.report: CapsuleReport | None = None
-        self.gone = False
-        self.seen = reconcile.Observed()
-        self._failures = 0
-        self._failing_since_us = 0
-        self._trouble: reconcile.Trouble | None = _settled_failure(assignment)
-        self._pulled = 0
-        self._interruptible: asyncio.Task[None] | None = None
-        self._sent: Report | None = None
-        self._later: asyncio.TimerHandle | None = None
-        self.task = asyncio.create_task(self._run(), name=f"capsule {assignment.capsule_uuid}")
-
-    def give(self, assignment: Assignment) -> None:
-        """A new wish (or the same again)."""
-        if assignment.wish.generation != self.assignment.wish.generation:
-            self._failures = 0
-            if self._interruptible is not None:
-                # A pull or a long grace must not hold up the new wish.
-                self._interruptible.cancel()
-        last = self.report.report if self.report is not None else assignment.report
-        self.assignment = msgspec.structs.replace(assignment, report=last)
-        self.bell.ring()
-
-    def stop(self) -> None:
-        """Work and report no more."""
-        self.task.cancel()
-        if self._later is not None:
-            self._later.cancel()
-
-    async def _run(self) -> None:
-        while not self.gone:
-            try:
-                look_us = await self._step()
-            except UnavailableError as error:
-                _log.info("capsule %s has to wait: %s", self.assignment.capsule_uuid, error)
-                await self.bell.wait(1.0)
-                continue
-            except Exception as error:
-                if not isinstance(error, AskosError):
-                    _log.exception("capsule %s: looking failed", self.assignment.capsule_uuid)
-                await self.bell.wait(2.0)
-                continue
-            if look_us == 0:
-                continue
-            now = self.agent.clock()
-            await self.bell.wait(None if look_us is None else max(0.0, (look_us - now) / 1e6))
-        self.agent.done(self)
-
-    async def _step(self) -> int | None:
-        """Look, decide, act. Returns 0 to look again at once, else when to look again at the latest."""
-        a = self.assignment
-        self.seen = await self.agent.observe(a, self._pulled)
-        decision = reconcile.decide(a, self.seen, self._trouble, self.agent.clock())
-        self._tell(a, decision.report, gone=decision.gone)
-        if decision.gone:
-            self.gone = True
-            return 0
-        if not decision.actions:
-            if decision.report.settled and not (self._trouble is not None and self._trouble.final):
-                # Only here, not after each action that went well: a start that always fails has some of those too.
-                self._failures, self._trouble = 0, None
-            return decision.look_us
-        for action in decision.actions:
-            if self.assignment.wish.generation != a.wish.generation:
-                return 0
-            try:
-                await self._act(a, action)
-            except asyncio.CancelledError:
-                task = asyncio.current_task()
-                if task is None or task.cancelling():
-                    raise
-                return 0
-            except AskosError as error:
-                self._note(a, action, error)
-                return 0
-            except Exception:
-                _log.exception("capsule %s: %s failed", a.capsule_uuid, type(action).__name__)
-                self._note(a, action, RuntimeFailedError("Something failed inside Askos; its log has more."))
-                return 0
-        return 0
-
-    async def _act(self, a: Assignment, action: reconcile.Action) -> None:
-        begun = self.agent.clock()
-        work = asyncio.ensure_future(self.agent.act(a, action))
-        if isinstance(action, reconcile.PullImage | reconcile.StopContainer):
-            self._interruptible = work
-        try:
-            await work
-        finally:
-            if not work.done():
-                work.cancel()
-            self._interruptible = None
-            took_ms = (self.agent.clock() - begun) / 1000
-            _log.debug("capsule %s: %s, %.1f ms", a.capsule_uuid, type(action).__name__, took_ms)
-        if isinstance(action, reconcile.PullImage):
-            self._pulled = a.wish.generation
-
-    def _note(self, a: Assignment, action: reconcile.Action, error: AskosError) -> None:
-        now = self.agent.clock()
-        # A runtime that is away (being restarted) is nobody's fault and does not count.
-        away = isinstance(error, UnavailableError) and not isinstance(action, reconcile.PullImage)
-        self._failures += 0 if away else 1
-        if self._trouble is None or self._trouble.generation != a.wish.generation:
-            self._failing_since_us = now
-        final = isinstance(error, NotFoundError) or (isinstance(error, RuntimeFailedError) and not error.retryable)
-        limit = 3 if isinstance(action, reconcile.PullImage) else MAX_FAILURES
-        if a.wish.state == "deleted":
-            final = False
-        else:
-            final = final or self._failures >= limit or now > self._failing_since_us + GIVE_UP_US
-        _log.info(
-            "capsule %s: %s failed%s: %s",
-            a.capsule_uuid,
-            type(action).__name__,
-            " for good" if final else "",
-            error,
-        )
-        retry_us = now + backoff.retry_delay_us(max(self._failures, 1))
-        self._trouble = reconcile.Trouble(a.wish.generation, str(error), final, retry_us)
-
-    def _tell(self, a: Assignment, report: Report, *, gone: bool) -> None:
-        self.report = CapsuleReport(a.capsule_uuid, a.epoch, report, gone)
-        self.assignment = msgspec.structs.replace(self.assignment, report=report)
-        if self._later is not None:
-            self._later.cancel()
-            self._later = None
-        if not gone and self._sent is not None and not _differs(self._sent, report):
-            return
-        if gone or report.settled or report.reason is not None:
-            self._send()
-        else:
-            # A step on the way: worth telling only if it lasts, since telling costs the server a transaction.
-            self._later = asyncio.get_running_loop().call_later(STEP_S, self._send)
-
-    def _send(self) -> None:
-        assert self.report is not None
-        self._later = None
-        self._sent = self.report.report
-        self.agent.send([self.report])
-
-
-def _settled_failure(a: Assignment) -> reconcile.Trouble | None:
-    """What failed for good before the agent was restarted is not tried again without a new wish."""
-    r = a.report
-    if r.state == "error" and r.settled and r.generation == a.wish.generation:
-        return reconcile.Trouble(r.generation, r.reason or "It failed before.", final=True)
-    return None
-
-
-def _differs(old: Report, new: Report) -> bool:
-    return msgspec.structs.replace(old, observed_us=0) != msgspec.structs.replace(new, observed_us=0)
 
 
 class Agent:
@@ -247,10 +79,13 @@ class Agent:
         for a in assignments:
             worker = self.workers.get(a.capsule_uuid)
             if worker is None or worker.gone:
-                self.workers[a.capsule_uuid] = Worker(self, a)
+                self.workers[a.capsule_uuid] = self._worker(a)
             else:
                 worker.give(a)
         self._names.ring()
+
+    def _worker(self, a: Assignment) -> Worker:
+        return ContainerWorker(self, a)
 
     def dropped(self, capsule_uuids: list[str]) -> None:
         """See `ports.link.Orders`. What is still on the host is found by the relist and removed."""
