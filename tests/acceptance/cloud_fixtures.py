@@ -8,6 +8,7 @@ import http.client
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -152,6 +153,11 @@ class Cloud:
     def down(self) -> None:
         self.askos("down", timeout=120)
 
+    def restart(self) -> None:
+        """kill -9 of the server and agent, and `askos up` again; containerd and containers go on."""
+        os.kill(self.pid(), signal.SIGKILL)
+        self.up()
+
     def pid(self) -> int:
         return int((self.data / "lock").read_text())
 
@@ -290,6 +296,11 @@ class Cloud:
     def containers(self) -> list[dict[str, Any]]:
         return list(self.api("GET", "/v1/containers?all_projects=true").json()["containers"])
 
+    def capsules(self) -> list[dict[str, Any]]:
+        answer = self.api("GET", "/askos/v1/capsules?all_projects=true")
+        assert answer.status == 200, answer
+        return list(answer.json()["items"])
+
     @staticmethod
     def processes(mark: str) -> dict[int, str]:
         """Processes on the host with `mark` in their environment: when each was started, by pid."""
@@ -304,7 +315,11 @@ class Cloud:
         for container in self.containers():
             answer = self.api("DELETE", f"/v1/containers/{container['uuid']}?force=true&all_projects=true")
             assert answer.status in (204, 404), answer
-        eventually(lambda: not self.containers(), "all containers are gone", 60)
+        for capsule in self.capsules():
+            path = f"/askos/v1/capsules/{capsule['id']}?gracePeriodSeconds=0&all_projects=true"
+            answer = self.api("DELETE", path)
+            assert answer.status in (202, 404), answer
+        eventually(lambda: not self.containers() and not self.capsules(), "all containers are gone", 60)
 
 
 # -- what a cloud may leave behind ---------------------------------------------------------------------------------

@@ -31,6 +31,7 @@ COMMANDS = {
     "kill": Lazy(f"{_CLI}.lifecycle:kill", "Send a signal to running containers."),
     "rm": Lazy(f"{_CLI}.lifecycle:rm", "Remove containers."),
     "wait": Lazy(f"{_CLI}.lifecycle:wait", "Wait until containers have stopped; print their exit codes."),
+    "capsule": Lazy(f"{_CLI}.capsules:capsule", "Capsules: pods of containers, from Kubernetes manifests."),
     "image": Lazy(f"{_CLI}.images:image", "List, import, pull and remove images."),
     "up": Lazy(f"{_CLI}.serve:up", "Run a whole cloud on this machine."),
     "down": Lazy(f"{_CLI}.serve:down", "Stop the cloud on this machine."),

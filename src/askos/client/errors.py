@@ -45,12 +45,14 @@ class LoginError(ClientError):
 
 
 class ApiError(ClientError):
-    """The API answered with an error. `status` is HTTP's, `kind` the word behind "container." in the body."""
+    """The API answered with an error. `status` is HTTP's, `kind` the word behind "container." in the body, `details`
+    what the body says beyond the message (several lines, or empty)."""
 
-    def __init__(self, status: int, message: str, kind: str = "") -> None:
+    def __init__(self, status: int, message: str, kind: str = "", details: str = "") -> None:
         super().__init__(message)
         self.status = status
         self.kind = kind
+        self.details = details
 
     @property
     def no_such_route(self) -> bool:
@@ -67,7 +69,15 @@ def api_error(status: int, reason: str, body: bytes) -> ApiError:
         short = text.splitlines()[0][:200] if text and not text.startswith("<") else reason
         return ApiError(status, f"HTTP {status}: {short or 'no reason given'}")
     message, kind = _message(document)
-    return ApiError(status, one_line(message) or f"HTTP {status} {reason}", kind)
+    return ApiError(status, one_line(message) or f"HTTP {status} {reason}", kind, _details(document, message))
+
+
+def _details(document: Any, message: str) -> str:
+    errors = document.get("errors") if isinstance(document, dict) else None
+    if not isinstance(errors, list) or not errors or not isinstance(errors[0], dict):
+        return ""
+    detail = str(errors[0].get("detail") or "")
+    return "" if detail == message else detail
 
 
 def _message(document: Any) -> tuple[str, str]:
