@@ -18,3 +18,20 @@ def restart_delay_us(attempt: int, lasted_us: int) -> int:
 def retry_delay_us(failures: int) -> int:
     """The pause before an action is tried again after `failures` failures in a row: 0.2 s, doubling to 30 s."""
     return int(min(30 * _SECOND_US, (_SECOND_US // 5) * 2 ** min(failures - 1, 10)))
+
+
+CRASH_RESET_US = 600 * _SECOND_US
+"""A container of a pod that ran as long as this is restarted as if it were the first time."""
+
+
+def crash_delay_us(crashes: int) -> int:
+    """The pause before a container of a pod is started again after `crashes` ends in a row: none after the first,
+    then 10 s, doubling to 300 s."""
+    if crashes <= 1:
+        return 0
+    return int(min(300 * _SECOND_US, 10 * _SECOND_US * 2 ** min(crashes - 2, 10)))
+
+
+def pull_delay_us(failures: int) -> int:
+    """The pause before an image is asked for again after `failures` failures in a row: 10 s, doubling to 300 s."""
+    return int(min(300 * _SECOND_US, 10 * _SECOND_US * 2 ** min(max(failures, 1) - 1, 10)))

@@ -51,6 +51,7 @@ class Container(msgspec.Struct, frozen=True):
     message: str | None = None
     started_us: int | None = None
     finished_us: int | None = None
+    spec_hash: str = ""
 
 
 class Image(msgspec.Struct, frozen=True):
@@ -166,6 +167,24 @@ class Decision(msgspec.Struct, frozen=True):
     report: Report
     gone: bool = False
     look_us: int | None = None
+
+
+def with_made(seen: Observed, action: Action, made: str) -> Observed:
+    """What is seen once an action has made something, whose id is `made`."""
+    if isinstance(action, RunSandbox):
+        return msgspec.structs.replace(seen, sandboxes=[*seen.sandboxes, Sandbox(made, action.attempt, ready=True)])
+    if isinstance(action, CreateContainer):
+        new = Container(
+            id=made,
+            sandbox_id=action.sandbox_id,
+            name=seen.containers[0].name if seen.containers else "",
+            run=action.run,
+            attempt=action.attempt,
+            state="created",
+            image_id=action.image_id,
+        )
+        return msgspec.structs.replace(seen, containers=[*seen.containers, new])
+    return seen
 
 
 def decide(assignment: Assignment, seen: Observed, trouble: Trouble | None, now_us: int) -> Decision:

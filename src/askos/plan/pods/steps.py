@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import msgspec
 
-from askos.model.pods import Event, PodReport
+from askos.model.pods import Event, PodReport, Resources
 from askos.plan.reconcile import Container, Sandbox
 
 
@@ -63,6 +63,8 @@ class Seen(msgspec.Struct, frozen=True):
     hooks: dict[str, str] = {}
     messages: dict[str, str] = {}
     pulled: dict[str, int] = {}
+    applied: dict[str, Resources] = {}
+    """By container id: the resources last given to it, as far as the agent remembers; else the prior report's."""
     busy: frozenset[str] = frozenset()
     troubles: dict[str, Trouble] = {}
     evicted: str = ""
@@ -81,9 +83,11 @@ class WriteContent(msgspec.Struct, frozen=True, tag=True):
 
 
 class RunSandbox(msgspec.Struct, frozen=True, tag=True):
-    """Make a sandbox with its network. Key "sandbox"."""
+    """Make a sandbox with its network. Key "sandbox". `stop`: sandboxes that have failed, to be stopped before, so that
+    the network is free for the new one."""
 
     attempt: int
+    stop: list[str] = []
 
 
 class PullImage(msgspec.Struct, frozen=True, tag=True):
@@ -154,7 +158,7 @@ class StopSandbox(msgspec.Struct, frozen=True, tag=True):
 
 
 class RemoveSandbox(msgspec.Struct, frozen=True, tag=True):
-    """Remove a sandbox with its containers. Key "sandbox"."""
+    """Stop (again) and remove a sandbox with its containers. Key "sandbox"."""
 
     sandbox_id: str
 
