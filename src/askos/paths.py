@@ -62,6 +62,21 @@ class Paths:
         return self.data / "askos.db"
 
     @property
+    def capsules(self) -> Path:
+        """Volumes and files of capsules, a folder for each."""
+        return self.data / "capsules"
+
+    @property
+    def volumes(self) -> Path:
+        """Files of the volume service."""
+        return self.data / "volumes"
+
+    @property
+    def adopted(self) -> Path:
+        """Whose the sandboxes are that were made in advance; lives as long as containerd's own records."""
+        return self.data / "adopted"
+
+    @property
     def containerd_root(self) -> Path:
         """Images and snapshots of the private containerd."""
         return self.data / "containerd"
@@ -125,6 +140,8 @@ class Paths:
             self.logs,
             self.container_logs,
             self.containerd_root,
+            self.capsules,
+            self.volumes,
             self.cni_bin.parent,
             self.cni_bin,
             self.cni_conf,

@@ -15,15 +15,21 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+from askos.loops import assembly
 from askos.loops.containers import ContainerWorker
+from askos.loops.pod_work import PodTools
+from askos.loops.pods import PodWorker
+from askos.loops.probes import Prober, runner
 from askos.loops.wake import Bell
 from askos.loops.worker import Worker
 from askos.model.capsules import Assignment, CapsuleReport, Network
-from askos.model.errors import AskosError
+from askos.model.errors import AskosError, RuntimeFailedError
 from askos.model.images import normalise
+from askos.model.pods import Event
 from askos.plan import reconcile
 from askos.ports import runtime as rt
 from askos.ports.network import Attachment, HostNetwork, Names
+from askos.ports.volumes import HostVolumes
 
 _log = logging.getLogger(__name__)
 
@@ -48,6 +54,8 @@ class Agent:
         *,
         parallel_starts: int = 4,
         sweep: Callable[[], Any] | None = None,
+        volumes: HostVolumes | None = None,
+        env: assembly.HostEnv | None = None,
     ) -> None:
         self.runtime = runtime
         self.network = network
@@ -56,7 +64,13 @@ class Agent:
         self.clock = clock
         self.workers: dict[str, Worker] = {}
         self.synced = asyncio.Event()
-        self._starts = asyncio.Semaphore(parallel_starts)
+        self.starts = asyncio.Semaphore(parallel_starts)
+        """Held while a sandbox is made or a pod's container started: more at a time only slow each other down."""
+        self._pods: PodTools | None = None
+        """None: this agent has Zun containers alone."""
+        if volumes is not None and env is not None:
+            prober = Prober(network.connect, runner(runtime), clock, self.poke, self._told)
+            self._pods = PodTools(volumes=volumes, prober=prober, env=env)
         self._sweep = sweep
         self._owners: dict[str, str] = {}
         self._names = Bell()
@@ -85,7 +99,11 @@ class Agent:
         self._names.ring()
 
     def _worker(self, a: Assignment) -> Worker:
-        return ContainerWorker(self, a)
+        if a.spec.pod is None:
+            return ContainerWorker(self, a)
+        if self._pods is None:
+            raise RuntimeFailedError("This agent was started without what pods need.")
+        return PodWorker(self, a, self._pods)
 
     def dropped(self, capsule_uuids: list[str]) -> None:
         """See `ports.link.Orders`. What is still on the host is found by the relist and removed."""
@@ -105,43 +123,62 @@ class Agent:
         self._names.ring()
         _log.debug("capsule %s is gone", worker.assignment.capsule_uuid)
 
+    def own(self, runtime_id: str, capsule_uuid: str) -> None:
+        """Note whose sandbox or container this is: the runtime's events name nothing else."""
+        self._owners[runtime_id] = capsule_uuid
+
+    def disown(self, runtime_id: str) -> None:
+        """Forget a removed sandbox or container."""
+        self._owners.pop(runtime_id, None)
+
+    async def look(self, capsule_uuid: str) -> tuple[list[reconcile.Sandbox], list[reconcile.Container]]:
+        """The sandboxes and containers of one capsule, as decisions see them."""
+        sandboxes, containers = await self.runtime.observe(capsule_uuid)
+        for runtime_id in [s.id for s in sandboxes] + [c.id for c in containers]:
+            self.own(runtime_id, capsule_uuid)
+        return [reconcile.Sandbox(s.id, s.attempt, s.ready) for s in sandboxes], [_container(c) for c in containers]
+
+    async def start_sandbox(self, a: Assignment, config: rt.SandboxConfig) -> str:
+        """Make and start a sandbox, with as many at a time as the host takes well; returns its id."""
+        async with self.starts:
+            made = await self.runtime.run_sandbox(config)
+        self.own(made, a.capsule_uuid)
+        return made
+
     # -- looking and acting ------------------------------------------------------------------------------------
 
     async def observe(self, a: Assignment, pulled: int) -> reconcile.Observed:
         """Everything on this host that belongs to the capsule."""
         wants_image = a.wish.state in ("created", "running")
-        seen = self.runtime.observe(a.capsule_uuid)
+        seen = self.look(a.capsule_uuid)
         if wants_image:
             (sandboxes, containers), image = await asyncio.gather(
                 seen, self.runtime.image(normalise(a.spec.containers[0].image))
             )
         else:
             (sandboxes, containers), image = await seen, None
-        self._owners.update((s.id, a.capsule_uuid) for s in sandboxes)
-        self._owners.update((c.id, a.capsule_uuid) for c in containers)
         return reconcile.Observed(
-            sandboxes=[reconcile.Sandbox(s.id, s.attempt, s.ready) for s in sandboxes],
-            containers=[_container(c) for c in containers],
+            sandboxes=sandboxes,
+            containers=containers,
             image=reconcile.Image(image.id, image.entrypoint, image.command) if image else None,
             pulled=pulled,
             logs=(self.log_root / a.capsule_uuid).exists(),
         )
 
-    async def act(self, a: Assignment, action: reconcile.Action) -> None:
-        """Perform one action."""
+    async def act(self, a: Assignment, action: reconcile.Action) -> str | None:
+        """Perform one action. Returns the id of what was made, if anything was."""
         match action:
             case reconcile.PullImage(ref):
                 await self.runtime.pull(ref)
             case reconcile.RunSandbox(attempt):
-                async with self._starts:
-                    made = await self.runtime.run_sandbox(sandbox_config(a, attempt))
-                self._owners[made] = a.capsule_uuid
+                return await self.start_sandbox(a, sandbox_config(a, attempt))
             case reconcile.CreateContainer():
                 config = container_config(a, action, await asyncio.to_thread(self._hosts_file, a))
                 sandbox = sandbox_config(a, action.sandbox_attempt)
                 # Known before it starts: it may end before anybody looks again.
                 made = await self.runtime.create_container(action.sandbox_id, config, sandbox)
-                self._owners[made] = a.capsule_uuid
+                self.own(made, a.capsule_uuid)
+                return made
             case reconcile.CarryLayer(from_id, to_id):
                 await self.runtime.carry_layer(from_id, to_id)
             case reconcile.StartContainer(container_id):
@@ -150,14 +187,15 @@ class Agent:
                 await self.runtime.stop_container(container_id, timeout_s)
             case reconcile.RemoveContainer(container_id):
                 await self.runtime.remove_container(container_id)
-                self._owners.pop(container_id, None)
+                self.disown(container_id)
             case reconcile.StopSandbox(sandbox_id):
                 await self.runtime.stop_sandbox(sandbox_id)
             case reconcile.RemoveSandbox(sandbox_id):
                 await self.runtime.remove_sandbox(sandbox_id)
-                self._owners.pop(sandbox_id, None)
+                self.disown(sandbox_id)
             case reconcile.RemoveLogs():
                 await asyncio.to_thread(shutil.rmtree, self.log_root / a.capsule_uuid, ignore_errors=True)
+        return None
 
     def _hosts_file(self, a: Assignment) -> str:
         """/etc/hosts of the capsule, beside its logs. Without it containers would see the host's own."""
@@ -189,12 +227,16 @@ class Agent:
         while True:
             try:
                 async for event in self.runtime.events():
+                    if event.kind == "start":
+                        # Only workers start anything, and look when they have. A second look would come just when
+                        # the server is busy with their report.
+                        continue
                     owner = self._owners.get(event.container_id)
-                    self._poke(owner)
+                    self.poke(owner)
                     if event.kind == "exit":
                         # The runtime tells of an end before its own records say so.
                         for delay_s in SECOND_LOOKS_S:
-                            loop.call_later(delay_s, self._poke, owner)
+                            loop.call_later(delay_s, self.poke, owner)
             except AskosError as error:
                 _log.debug("no events from the runtime now: %s", error)
             # Whatever was missed meanwhile, or left by a runtime that died, is found by looking.
@@ -202,10 +244,16 @@ class Agent:
             self._relist.ring()
             await asyncio.sleep(0.5)
 
-    def _poke(self, capsule_uuid: str | None) -> None:
+    def poke(self, capsule_uuid: str | None) -> None:
+        """Something of a capsule may have changed: look."""
         worker = self.workers.get(capsule_uuid) if capsule_uuid else None
         if worker is not None:
             worker.bell.ring()
+
+    def _told(self, capsule_uuid: str, event: Event) -> None:
+        worker = self.workers.get(capsule_uuid)
+        if worker is not None:
+            worker.tell(event)
 
     async def _relist_loop(self) -> None:
         await self.synced.wait()
@@ -252,6 +300,11 @@ class Agent:
         if self._sweep is not None:
             for removed in await self._sweep():
                 _log.info("removed a leftover: %s", removed)
+        if self._pods is not None:
+            for removed in await self._pods.volumes.collect(set(self.workers)):
+                _log.info("removed a leftover: %s", removed)
+            for uuid in await self.runtime.capsule_groups() - set(self.workers):
+                await _tried(self.runtime.discard_group(uuid))
         live = await self.runtime.observe()
         await self.network.collect({s.id for s in live[0] if s.ready}, self._networks())
         for folder in self.log_root.iterdir() if self.log_root.is_dir() else ():
@@ -287,7 +340,7 @@ class Agent:
             a = worker.assignment
             for port in a.ports:
                 known = names.setdefault(port.network_uuid, {})
-                for name in {a.name.lower(), reconcile.hostname(a).lower()}:
+                for name in {a.name.lower(), host_name(a).lower()}:
                     known.setdefault(name, []).append(port.address)
         return [Names(n, names[n.uuid]) for n in self._networks()]
 
@@ -303,7 +356,7 @@ class Agent:
         if worker is None or worker.gone:
             return None
         a = worker.assignment
-        return Attachment(capsule_uuid, reconcile.hostname(a), a.ports, a.networks)
+        return Attachment(capsule_uuid, host_name(a), a.ports, a.networks)
 
 
 async def _tried(removal: Awaitable[None]) -> None:
@@ -312,6 +365,11 @@ async def _tried(removal: Awaitable[None]) -> None:
         await removal
     except AskosError as error:
         _log.info("it has to wait: %s", error)
+
+
+def host_name(a: Assignment) -> str:
+    """The name that a capsule is known by in its network, beside its own."""
+    return reconcile.hostname(a) if a.spec.pod is None else assembly.hostname(a)
 
 
 def sandbox_config(a: Assignment, attempt: int) -> rt.SandboxConfig:
@@ -362,4 +420,5 @@ def _container(c: rt.Container) -> reconcile.Container:
         message=c.message,
         started_us=c.started_us,
         finished_us=c.finished_us,
+        spec_hash=c.spec_hash,
     )

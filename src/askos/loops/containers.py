@@ -31,7 +31,9 @@ class ContainerWorker(Worker):
         self._failing_since_us = 0
         self._trouble: reconcile.Trouble | None = _settled_failure(assignment)
         self._pulled = 0
-        self._interruptible: asyncio.Task[None] | None = None
+        self._interruptible: asyncio.Task[str | None] | None = None
+        self._known = False
+        """Whether `seen` is how things are, without another look."""
         super().__init__(agent, assignment)
 
     def give(self, assignment: Assignment) -> None:
@@ -46,7 +48,9 @@ class ContainerWorker(Worker):
     async def _step(self) -> int | None:
         """Look, decide, act. Returns 0 to look again at once, else when to look again at the latest."""
         a = self.assignment
-        self.seen = await self.agent.observe(a, self._pulled)
+        if not self._known:
+            self.seen = await self.agent.observe(a, self._pulled)
+        self._known = False
         decision = reconcile.decide(a, self.seen, self._trouble, self.agent.clock())
         self._tell(a, decision.report, gone=decision.gone)
         if decision.gone:
@@ -61,7 +65,7 @@ class ContainerWorker(Worker):
             if self.assignment.wish.generation != a.wish.generation:
                 return 0
             try:
-                await self._act(a, action)
+                made = await self._act(a, action)
             except asyncio.CancelledError:
                 task = asyncio.current_task()
                 if task is None or task.cancelling():
@@ -74,15 +78,19 @@ class ContainerWorker(Worker):
                 _log.exception("capsule %s: %s failed", a.capsule_uuid, type(action).__name__)
                 self._note(a, action, RuntimeFailedError("Something failed inside Askos; its log has more."))
                 return 0
+            if made is not None and len(decision.actions) == 1:
+                # Nobody else makes anything of this capsule: looking again would only hold up its start.
+                self.seen = reconcile.with_made(self.seen, action, made)
+                self._known = True
         return 0
 
-    async def _act(self, a: Assignment, action: reconcile.Action) -> None:
+    async def _act(self, a: Assignment, action: reconcile.Action) -> str | None:
         begun = self.agent.clock()
         work = asyncio.ensure_future(self.agent.act(a, action))
         if isinstance(action, reconcile.PullImage | reconcile.StopContainer):
             self._interruptible = work
         try:
-            await work
+            made = await work
         finally:
             if not work.done():
                 work.cancel()
@@ -91,6 +99,7 @@ class ContainerWorker(Worker):
             _log.debug("capsule %s: %s, %.1f ms", a.capsule_uuid, type(action).__name__, took_ms)
         if isinstance(action, reconcile.PullImage):
             self._pulled = a.wish.generation
+        return made
 
     def _note(self, a: Assignment, action: reconcile.Action, error: AskosError) -> None:
         now = self.agent.clock()

@@ -31,13 +31,15 @@ class Selection(NamedTuple):
     timestamps: bool = False
 
 
-class _Record(NamedTuple):
+class Record(NamedTuple):
+    """One record of a line; `ends_line`: the line does not go on in the next one."""
+
     channel: int
     data: bytes
     ends_line: bool
 
 
-def _time_us(stamp: bytes) -> int:
+def time_us(stamp: bytes) -> int:
     """Microseconds of an RFC 3339 time with nanoseconds, which `fromisoformat` does not take whole."""
     text = stamp.decode()
     head, _, rest = text.partition(".")
@@ -48,7 +50,7 @@ def _time_us(stamp: bytes) -> int:
     return int(base.timestamp()) * 1_000_000 + int((fraction + "000000")[:6])
 
 
-def parse(line: bytes, selection: Selection, begun: Set[int] = frozenset()) -> _Record | None:
+def parse(line: bytes, selection: Selection, begun: Set[int] = frozenset()) -> Record | None:
     """One line of a file, or None when it is not selected. `begun`: the channels whose line goes on in this record."""
     parts = line.split(b" ", 3)
     if len(parts) < 4:
@@ -59,13 +61,13 @@ def parse(line: bytes, selection: Selection, begun: Set[int] = frozenset()) -> _
         return None
     if selection.since_us is not None:
         try:
-            if _time_us(stamp) < selection.since_us:
+            if time_us(stamp) < selection.since_us:
                 return None
         except ValueError:
             return None
     ends = not tag.startswith(b"P")
     prefix = stamp + b" " if selection.timestamps and channel not in begun else b""
-    return _Record(channel, prefix + text + (b"\n" if ends else b""), ends)
+    return Record(channel, prefix + text + (b"\n" if ends else b""), ends)
 
 
 class Reader:
@@ -89,7 +91,7 @@ class Reader:
         """Send what has come since the last call."""
         records = self._records(selection)
         while True:
-            batch = await asyncio.to_thread(_take, records)
+            batch = await asyncio.to_thread(take, records)
             if not batch:
                 return
             for channel, data in batch:
@@ -97,8 +99,8 @@ class Reader:
 
     def _tail(self, selection: Selection) -> list[tuple[int, bytes]]:
         wanted = selection.tail or 0
-        lines: deque[list[_Record]] = deque(maxlen=wanted) if wanted else deque(maxlen=1)
-        begun: dict[int, list[_Record]] = {}
+        lines: deque[list[Record]] = deque(maxlen=wanted) if wanted else deque(maxlen=1)
+        begun: dict[int, list[Record]] = {}
         for record in self._records(selection):
             line = begun.setdefault(record.channel, [])
             line.append(record)
@@ -107,7 +109,7 @@ class Reader:
         lines.extend(begun.values())
         if not wanted:
             return []
-        return _join(record for group in lines for record in group)
+        return join(record for group in lines for record in group)
 
     def _files(self) -> list[Path]:
         if not self._folder.is_dir():
@@ -115,7 +117,7 @@ class Reader:
         found = [(int(m[1]), int(m[2]), p) for p in self._folder.iterdir() if (m := _NAME.match(p.name))]
         return [path for _, _, path in sorted(found)]
 
-    def _records(self, selection: Selection) -> Iterator[_Record]:
+    def _records(self, selection: Selection) -> Iterator[Record]:
         for path in self._files():
             offset = self._offsets.get(path.name, 0)
             try:
@@ -135,19 +137,19 @@ class Reader:
                         yield record
 
 
-def _take(records: Iterator[_Record]) -> list[tuple[int, bytes]]:
+def take(records: Iterator[Record]) -> list[tuple[int, bytes]]:
     """The next batch of about `_CHUNK` bytes."""
-    batch: list[_Record] = []
+    batch: list[Record] = []
     size = 0
     for record in records:
         batch.append(record)
         size += len(record.data)
         if size >= _CHUNK:
             break
-    return _join(batch)
+    return join(batch)
 
 
-def _join(records: Iterator[_Record] | list[_Record]) -> list[tuple[int, bytes]]:
+def join(records: Iterator[Record] | list[Record]) -> list[tuple[int, bytes]]:
     """Neighbouring records of one stream as one piece."""
     joined: list[tuple[int, bytearray]] = []
     for record in records:

@@ -1,4 +1,4 @@
-"""Placement: give every capsule without a host the best one that is connected.
+"""Placement: give every capsule without a host the best one that is connected, and can run it.
 
 While no host is connected at all (a cloud that is starting), capsules wait up to `patience_us` from their last wish
 before they fail: "not enough hosts" must not be the first word of a fresh cloud.
@@ -15,6 +15,8 @@ from askos.model.errors import AskosError
 from askos.plan import placement
 from askos.ports.store import Store
 
+RETRY_US = 5_000_000
+"""How long a pod that no host could take waits for its next chance."""
 HOST_GONE = "The container's host has not answered for five minutes. Its state is as last seen."
 
 _log = logging.getLogger(__name__)
@@ -43,6 +45,7 @@ class PlacementLoop:
         self._clock = clock
         self._patience_us = patience_us
         self._orphan_us = orphan_us
+        self._retried_us = 0
         self.bell = Bell()
 
     async def run(self) -> None:
@@ -61,7 +64,12 @@ class PlacementLoop:
     async def once(self) -> bool:
         """One pass. True when some capsule has to wait for a host to connect."""
         waiting = False
-        for uuid in await self._store.unplaced():
+        # A pod that found no room waits for some: it is tried again, but not at every ring.
+        now = self._clock()
+        again = not 0 <= now - self._retried_us < RETRY_US
+        if again:
+            self._retried_us = now
+        for uuid in await self._store.unplaced(failed=again):
             try:
                 await self._store.place(uuid, self._choose, placement.NO_HOST)
             except Waiting:
@@ -70,9 +78,11 @@ class PlacementLoop:
         await self._store.fail_waiting(self._silence_us, HOST_GONE)
         return waiting
 
-    def _choose(self, capsule: Capsule, loads: list[placement.Load]) -> str | None:
+    def _choose(self, capsule: Capsule, loads: list[placement.Load]) -> str | placement.Nowhere | None:
         if not any(load.host.connected for load in loads) and self._clock() < capsule.wish.at_us + self._patience_us:
             raise Waiting
-        containers = capsule.spec.containers
-        cpu = round(sum(c.cpu for c in containers) * 1000)
-        return placement.choose(cpu, sum(c.memory_mib for c in containers), loads, self._ratios)
+        wanted = placement.claim(capsule.spec)
+        host = placement.choose(wanted, loads, self._ratios)
+        if host is None and capsule.kind == "capsule":
+            return placement.Nowhere(placement.why_not(wanted, loads, self._ratios))
+        return host

@@ -24,6 +24,8 @@ _log = logging.getLogger(__name__)
 
 STEP_S = 0.2
 """Steps on the way that last no longer are not reported."""
+EVENTS_S = 0.5
+"""How long an event waits for others, or for a report to go with."""
 
 
 class Worker:
@@ -57,9 +59,19 @@ class Worker:
 
     def tell(self, event: Event) -> None:
         """Report something that happened, with the next report or soon."""
+        for number, known in enumerate(self._events):
+            if (known.type, known.reason, known.message, known.container) == (
+                event.type,
+                event.reason,
+                event.message,
+                event.container,
+            ):
+                counted = known.count + event.count
+                self._events[number] = msgspec.structs.replace(known, count=counted, at_us=event.at_us)
+                return
         self._events.append(event)
         if self._later is None and self.report is not None and not self.gone:
-            self._later = asyncio.get_running_loop().call_later(STEP_S, self._send)
+            self._later = asyncio.get_running_loop().call_later(EVENTS_S, self._send)
 
     async def _run(self) -> None:
         while not self.gone:

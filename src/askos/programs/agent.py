@@ -12,9 +12,12 @@ from askos.adapters.containerd.packing import make_busybox_archive
 from askos.adapters.containerd.runtime import ContainerdRuntime
 from askos.adapters.containerd.supervise import PrivateContainerd
 from askos.adapters.containerd.sweep import sweep
+from askos.adapters.containerd.warm import Plug
 from askos.adapters.link.agent import LinkClient
+from askos.adapters.volumes.host import Volumes
 from askos.loops.agent import Agent
 from askos.loops.calls import Calls
+from askos.model.errors import RuntimeFailedError
 from askos.model.images import normalise
 from askos.ports.clock import now_us
 from askos.programs import facts, locks
@@ -28,7 +31,7 @@ FIRST_IMAGE = "busybox"
 class Host:
     """containerd and the network of this machine, without a link: what both `up` and `down` need."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, plug: Plug | None = None) -> None:
         paths = settings.paths
         self.instance = facts.instance(settings.data)
         self.containerd: PrivateContainerd | None = None
@@ -44,7 +47,10 @@ class Host:
             log_root=paths.container_logs,
             state_root=paths.run,
             pull_stall_s=settings.runtime.pull_stall_s,
+            adoption_root=paths.adopted,
+            plug=plug,
         )
+        self.volumes = Volumes(paths.capsules, paths.volumes)
         self.network = BridgeNetwork(
             self.instance, paths.run / "network", paths.cni_socket, paths.cni_bin, paths.cni_conf
         )
@@ -62,7 +68,7 @@ class AgentProgram:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._host = Host(settings)
+        self._host = Host(settings, self._plug)
         if self._host.containerd is not None:
             # Before anything is set up that would be left behind.
             self._host.containerd.check()
@@ -76,8 +82,10 @@ class AgentProgram:
             self._uplink.send,
             now_us,
             sweep=self._sweep if self._host.containerd is not None else None,
+            volumes=self._host.volumes,
+            env=facts.environment(settings, self._host.instance),
         )
-        self._calls = Calls(self.agent, settings.paths.run / "uploads")
+        self._calls = Calls(self.agent, settings.paths.run / "uploads", self._host.volumes)
 
     async def _sweep(self) -> list[str]:
         containerd = self._host.containerd
@@ -91,6 +99,14 @@ class AgentProgram:
         step("starting containerd")
         await self._host.start_runtime()
         await self._first_image(step)
+        await self._host.runtime.prepare(self._settings.host.warm_sandboxes)
+
+    async def _plug(self, sandbox_id: str, netns: str, capsule_uuid: str) -> None:
+        """Connect a sandbox that was made in advance to the networks of the capsule that takes it."""
+        attachment = await self.agent.attachment(capsule_uuid)
+        if attachment is None:
+            raise RuntimeFailedError(f"Cannot wire capsule {capsule_uuid}: it is not assigned to this host (any more).")
+        await self._host.network.attach(sandbox_id, netns, attachment)
 
     async def _first_image(self, step: Callable[[str], None]) -> None:
         """Make the first image from Debian's busybox, once: who removes it does not get it back."""
@@ -116,6 +132,7 @@ class AgentProgram:
     async def stop(self) -> None:
         """Stop working. Capsules, containerd and their network go on; the next start adopts them."""
         await self.agent.stop_workers()
+        await self._host.runtime.warm.close()
         await self._host.network.stop()
         with contextlib.suppress(Exception):
             await self._host.runtime.close()

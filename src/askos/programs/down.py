@@ -44,10 +44,14 @@ async def down(settings: Settings, step: Callable[[str], None]) -> bool:
     if host.containerd is not None:
         was_running |= await _stop_capsules(host, step)
         await host.containerd.stop()
+    else:
+        await _drop_prepared(host)
     with contextlib.suppress(AskosError):
         await host.network.start(_nobody)
         await host.network.stop()
     await host.network.remove_all()
+    with contextlib.suppress(AskosError):
+        await host.volumes.remove_all()
     remove_cgroups(host.instance)
     shutil.rmtree(settings.paths.run, ignore_errors=True)
     locks.withdraw(host.instance)
@@ -81,6 +85,7 @@ async def _stop_capsules(host: Host, step: Callable[[str], None]) -> bool:
         # The plugin must answer while sandboxes are taken down.
         await host.network.start(_nobody)
         await host.start_runtime()
+        await _quietly(host.runtime.prepare(0))
         sandboxes, containers = await host.runtime.observe()
         running = [c for c in containers if c.state in ("running", "unknown")]
         if running:
@@ -96,6 +101,20 @@ async def _stop_capsules(host: Host, step: Callable[[str], None]) -> bool:
         with contextlib.suppress(AskosError):
             await host.network.stop()
     return True
+
+
+async def _drop_prepared(host: Host) -> None:
+    """Somebody else's containerd goes on with the capsules in it, but not with sandboxes that nobody has taken."""
+    try:
+        await host.network.start(_nobody)
+        await host.runtime.prepare(0)
+    except AskosError as error:
+        _log.warning("could not remove the sandboxes made in advance: %s", error)
+    finally:
+        with contextlib.suppress(Exception):
+            await host.runtime.close()
+        with contextlib.suppress(AskosError):
+            await host.network.stop()
 
 
 async def _quietly(work: object) -> None:

@@ -18,11 +18,13 @@ from askos.adapters.link.server import LinkServer
 from askos.adapters.sql.database import Database
 from askos.adapters.sql.migrate import upgrade
 from askos.adapters.sql.store import SqlStore
+from askos.adapters.sql.volumes import SqlVolumes
 from askos.api.app import Watch, application
 from askos.api.keystone.routes import routes as keystone_routes
 from askos.api.schemas import Limits
 from askos.client import credentials
 from askos.loops.placement import PlacementLoop
+from askos.loops.volumes import VolumeLoop
 from askos.model.errors import AskosError, SetupError
 from askos.plan.placement import Ratios
 from askos.plan.pools import choose_pool
@@ -50,7 +52,9 @@ class Server:
         self.link = LinkServer(self.store, availability_zone=ZONE)
         ratios = Ratios(settings.host.cpu_allocation_ratio, settings.host.memory_allocation_ratio)
         self.placement = PlacementLoop(self.store, ratios, now_us)
-        self.link.on_host_change = self.placement.bell.ring
+        self.volumes = SqlVolumes(self._database, on_delete=self._volume_deleted)
+        self.volume_loop = VolumeLoop(self.volumes, self.link)
+        self.link.on_host_change = self._host_changed
         self._runner: web.AppRunner | None = None
         self._tls: ssl.SSLContext | None = None
         self._lock = locks.Lock(settings.data / "server.lock")
@@ -60,6 +64,16 @@ class Server:
         self._watch.changed(change.uuid)
         if change.host_uuid is None and not change.deleted:
             self.placement.bell.ring()
+        if change.deleted:
+            # Volumes may have gone with it.
+            self._volume_deleted()
+
+    def _host_changed(self) -> None:
+        self.placement.bell.ring()
+        self.volume_loop.bell.ring()
+
+    def _volume_deleted(self) -> None:
+        self.volume_loop.bell.ring()
 
     async def start(self, step: Callable[[str], None], host_routes: Callable[[], list[str]]) -> None:
         """Open everything; the API answers when this returns. Raises SetupError in one line."""
@@ -95,6 +109,7 @@ class Server:
         listen, limits = self._settings.listen, self._settings.limits
         app = application(
             store=self.store,
+            volumes=self.volumes,
             calls=self.link,
             identity=self.identity,
             clock=now_us,
@@ -140,6 +155,7 @@ class Server:
         """The standing loops, until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self.placement.run())
+            group.create_task(self.volume_loop.run())
             group.create_task(_every(3600, self.identity.purge))
             group.create_task(_every(600, self._prune))
             group.create_task(_every(86_400, self._renew_certificate))
