@@ -11,9 +11,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+BODY = {"image": "busybox", "command": ["sleep", "100000"]}
 ASKOS = [sys.executable, "-m", "askos"]
 
 
@@ -26,7 +28,7 @@ def free_port() -> int:
 class Cloud:
     """Started on entry; taken down, with its data, on exit."""
 
-    def __init__(self) -> None:
+    def __init__(self, **settings: object) -> None:
         self.data = Path(tempfile.mkdtemp(prefix="askos-bench-", dir="/tmp"))
         self.port = free_port()
         self.env = {**os.environ, "ASKOS_DATA": str(self.data), "XDG_CACHE_HOME": str(self.data / "cache")}
@@ -34,6 +36,7 @@ class Cloud:
         self.env |= {"ASKOS_CPU_ALLOCATION_RATIO": "1000", "ASKOS_MEMORY_ALLOCATION_RATIO": "100"}
         for name in [n for n in self.env if n.startswith("OS_")]:
             del self.env[name]
+        self.env |= {f"ASKOS_{name.upper()}": str(value) for name, value in settings.items()}
         self.token = ""
         self._connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
 
@@ -92,6 +95,25 @@ class Cloud:
         """One long poll: a poll every few milliseconds would be most of the server's work."""
         answer = self.call("GET", f"/askos/v1/containers/{uuid}/wait?until=running&timeout=60")
         assert answer["status"] == "Running", answer
+
+    @property
+    def socket(self) -> Path:
+        """containerd's."""
+        return self.data / "run" / "containerd" / "c.sock"
+
+    @property
+    def instance(self) -> str:
+        """The cloud's mark on everything that it makes on the machine."""
+        return (self.data / "instance").read_text().strip()
+
+    def image_id(self) -> str:
+        """The image that every cloud begins with."""
+        return str(self.call("GET", "/askos/v1/images")["images"][0]["id"])
+
+    def delete_all(self, but: Collection[str] = ()) -> None:
+        for container in self.call("GET", "/v1/containers")["containers"]:
+            if container["uuid"] not in but:
+                self.delete(container["uuid"])
 
     def delete(self, uuid: str) -> None:
         self.call("DELETE", f"/v1/containers/{uuid}?force=true")

@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 lock=requirements.lock
 [ "${1:-}" = --dev ] && lock=requirements-dev.lock
 
-packages=(containerd runc nftables iproute2 busybox-static ca-certificates)
+packages=(containerd runc nftables iproute2 e2fsprogs busybox-static ca-certificates)
 [ "$lock" = requirements-dev.lock ] && packages+=(docker-registry procps util-linux)
 
 # Debian packages
@@ -38,7 +38,7 @@ apt_install() {
 install_packages() {
   local missing
   if ! command -v dpkg-query >/dev/null; then
-    for program in containerd runc nft ip busybox; do
+    for program in containerd runc nft ip mkfs.ext4 busybox; do
       command -v "$program" >/dev/null || die "$program is missing. Install it: only Debian's packages are known here."
     done
     return

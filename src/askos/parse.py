@@ -5,6 +5,8 @@ Each raises ValueError with words that complete the sentence "it ...": "must be 
 
 from __future__ import annotations
 
+import base64
+import binascii
 import math
 from collections.abc import Callable
 from ipaddress import IPv4Network, ip_address
@@ -80,6 +82,18 @@ def pool(value: Any) -> str:
     if found.prefixlen > 22:
         raise ValueError("must have room for a network of 1,022 addresses: a /22 or larger")
     return str(found)
+
+
+def key(value: Any) -> str:
+    """A secret key: 32 bytes in base64. What is wrong is said without showing it."""
+    must = "must be 32 bytes in base64, such as `openssl rand -base64 32` prints"
+    try:
+        found = base64.b64decode(text(value), validate=True)
+    except (ValueError, binascii.Error):
+        raise ValueError(must) from None
+    if len(found) != 32:
+        raise ValueError(must)
+    return text(value)
 
 
 def one_of(*words: str) -> Parser:

@@ -117,6 +117,11 @@ class Paths:
         return self.data / "admin-password"
 
     @property
+    def content_key(self) -> Path:
+        """The key that config maps and secrets are encrypted with, mode 0600."""
+        return self.data / "content.key"
+
+    @property
     def clouds_yaml(self) -> Path:
         """For OpenStack clients."""
         return self.data / "clouds.yaml"

@@ -67,6 +67,9 @@ class Database:
 
     url: str | None = field(default=None, metadata=_as(parse.text, "database_url"))
     """SQLAlchemy URL with an asyncio driver. None: the SQLite file askos.db in the data folder."""
+    content_key: str | None = field(default=None, metadata=_as(parse.key, "content_key"), repr=False)
+    """32 bytes in base64 with which config maps and secrets are encrypted in the database. None: made at the first
+    start and kept in content.key in the data folder. Servers on one database need the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +120,9 @@ class Host:
     load."""
     memory_allocation_ratio: float = field(default=1.5, metadata=_as(parse.within(0.1, 100, float)))
     """MiB of limits that may be given away for each MiB there is. Above 1.0 the kernel may have to kill."""
+    warm_sandboxes: int = field(default=2, metadata=_as(parse.within(0, 100, int)))
+    """Sandboxes made in advance, so that the next capsules start in about half the time. Each takes some 10 MiB of
+    memory. 0: none."""
 
     @property
     def hostname(self) -> str:
@@ -283,7 +289,8 @@ def _parsed(parser: parse.Parser, said: str, value: Any) -> Any:
         return parser(value)
     except ValueError as error:
         shown = value if isinstance(value, str | Path) else repr(value)
-        raise SetupError(f"Bad setting {said} = {shown}: it {error}.") from None
+        shown = "" if parser is parse.key else f" = {shown}"
+        raise SetupError(f"Bad setting {said}{shown}: it {error}.") from None
 
 
 def _groups() -> dict[str, Any]:

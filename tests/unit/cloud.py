@@ -23,7 +23,9 @@ from yarl import URL
 
 from askos.adapters.sql.database import Database, sqlite_url
 from askos.adapters.sql.migrate import upgrade
+from askos.adapters.sql.sealing import Sealer
 from askos.adapters.sql.store import SqlStore
+from askos.adapters.sql.volumes import SqlVolumes
 from askos.api.app import Watch, application
 from askos.model.capsules import CapsuleReport, CapsuleState, ContainerReport, Report
 from askos.model.errors import UnavailableError
@@ -34,6 +36,7 @@ from .fakes import FakeHostCalls, FakeIdentity
 HOST = "11111111-0000-4000-8000-000000000001"
 ZONE = "nova"
 POOL = "10.64.0.0/12"
+CONTENT_KEY = b"32 bytes that encrypt the content"[:32]
 NOW = 1_700_000_000_123_456
 _UNSET: Any = object()
 
@@ -96,7 +99,13 @@ class Cloud:
         self.now = NOW
         self.database = database
         self.watch = Watch()
-        self.store = SqlStore(database, on_change=lambda c: self.watch.changed(c.uuid), clock=self.clock)
+        self.store = SqlStore(
+            database,
+            on_change=lambda c: self.watch.changed(c.uuid, c.project_id),
+            clock=self.clock,
+            sealer=Sealer(CONTENT_KEY),
+        )
+        self.volumes = SqlVolumes(database, clock=self.clock)
         self.calls = FakeHostCalls()
         self.identity = FakeIdentity()
         self.healthy = True
@@ -115,6 +124,7 @@ class Cloud:
     def app(self) -> web.Application:
         return application(
             store=self.store,
+            volumes=self.volumes,
             calls=self.calls,
             identity=self.identity,
             clock=self.clock,

@@ -66,6 +66,9 @@ class FakeStore:
     async def assignments_of(self, host_uuid: str, uuids: list[str]) -> list[Assignment]:
         return [a for a in await self.assignments(host_uuid) if a.capsule_uuid in uuids]
 
+    async def generations(self, host_uuid: str) -> dict[str, tuple[int, int]]:
+        return {a.capsule_uuid: (a.epoch, a.wish.generation) for a in await self.assignments(host_uuid)}
+
     async def apply_reports(self, host_uuid: str, reports: list[CapsuleReport]) -> list[str]:
         assert host_uuid == HOST
         self.reports += reports

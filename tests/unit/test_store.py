@@ -242,7 +242,9 @@ async def test_deleting_what_has_no_host_removes_it(subject: Subject) -> None:
     await subject.store.wish(made.uuid, rewish("deleted"))
     assert await subject.gone(made.uuid)
     assert await subject.count(ports) == 0
-    assert subject.told[-1] == Change(await subject.store.revision(), "container", made.uuid, deleted=True)
+    assert subject.told[-1] == Change(
+        await subject.store.revision(), "container", made.uuid, deleted=True, project_id="p"
+    )
 
 
 async def test_deleting_what_has_a_host_waits_for_it(subject: Subject) -> None:
@@ -383,7 +385,7 @@ async def test_a_report_is_written(subject: Subject) -> None:
     now = await subject.get(made.uuid)
     assert now.report == sent.report
     assert now.revision == await subject.store.revision() == made.revision + 1
-    assert subject.told[-1] == Change(now.revision, "container", made.uuid, deleted=False)
+    assert subject.told[-1] == Change(now.revision, "container", made.uuid, deleted=False, project_id="p")
     # What says nothing new writes nothing.
     again = msgspec.structs.replace(sent, report=msgspec.structs.replace(sent.report, observed_us=10))
     assert await subject.store.apply_reports(HOST, [again, sent]) == []
@@ -659,9 +661,16 @@ async def test_revisions_go_on_after_pruning(subject: Subject) -> None:
         await subject.create()
     newest = await subject.store.revision()
     await subject.store.prune_changes(2)
-    assert [c.revision for c in await subject.store.changes(0)] == [newest - 1, newest]
+    assert [c.revision for c in await subject.store.changes(newest - 2)] == [newest - 1, newest]
+    for forgotten in (0, newest - 3):
+        with pytest.raises(InvalidError, match="not known") as gone:
+            await subject.store.changes(forgotten)
+        assert gone.value.code == "revision-gone"
+    await subject.store.prune_changes(4)  # more than there are: nothing comes back, nothing goes
+    assert len(await subject.store.changes(newest - 2)) == 2
     await subject.store.prune_changes(0)
-    assert await subject.store.changes(0) == []
+    assert await subject.store.changes(newest) == []
+    assert await subject.store.revision() == newest
     made = await subject.create()
     assert made.revision == newest + 1
 

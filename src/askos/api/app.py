@@ -2,48 +2,41 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 
 import msgspec
 from aiohttp import web
 
 from askos import __version__
-from askos.api import openapi, schemas, table
+from askos.api import openapi, schemas, table, volume_grants
+from askos.api.capsules import Capsules
 from askos.api.containers import Containers
 from askos.api.core import Dispatcher, Request, Route, raw_json
 from askos.api.discovery import Discovery
 from askos.api.native import Native
+from askos.api.notices import Watch
+from askos.api.pods import Pods
+from askos.api.podstats import Stats
+from askos.api.streams import Streams
+from askos.api.volumes import Volumes
+from askos.model.capsules import VolumeGrant
+from askos.model.pods import Pod
+from askos.plan.placement import DEFAULT_RATIOS, Ratios
 from askos.ports.calls import HostCalls
 from askos.ports.identity import Identity
 from askos.ports.store import Store
+from askos.ports.volume_store import VolumeStore
 
+__all__ = ["ROUTES", "Watch", "application"]
 
-class Watch:
-    """Lets requests wait for changes of one capsule."""
-
-    def __init__(self) -> None:
-        self._events: dict[str, asyncio.Event] = {}
-
-    def changed(self, uuid: str) -> None:
-        """Something of this capsule has changed."""
-        event = self._events.pop(uuid, None)
-        if event is not None:
-            event.set()
-
-    async def wait(self, uuid: str, timeout_s: float) -> None:
-        """Wait for a change or for the time to pass."""
-        event = self._events.setdefault(uuid, asyncio.Event())
-        try:
-            async with asyncio.timeout(timeout_s):
-                await event.wait()
-        except TimeoutError:
-            return
+ROUTES: web.AppKey[list[Route]] = web.AppKey("routes", list)
+"""The application's whole route table."""
 
 
 def application(
     *,
     store: Store,
+    volumes: VolumeStore,
     calls: HostCalls,
     identity: Identity,
     clock: Callable[[], int],
@@ -51,12 +44,23 @@ def application(
     watch: Watch,
     zones: set[str],
     limits: schemas.Limits = schemas.DEFAULT_LIMITS,
+    ratios: Ratios = DEFAULT_RATIOS,
     mounted: Iterable[web.AbstractRouteDef] = (),
 ) -> web.Application:
-    """The whole application. `mounted`: routes of other services (Keystone's) on the same port."""
+    """The whole application. `ratios`: those that placement goes by. `mounted`: routes of other services (Keystone's)
+    on the same port."""
     containers = Containers(store, calls, clock, zones, limits)
     native = Native(store, calls, containers, watch.wait)
     routes = table.routes(Discovery(healthy), containers, native)
+    routes += table.volume_routes(Volumes(volumes, store))
+
+    async def grants(pod: Pod, project_id: str) -> list[VolumeGrant]:
+        return await volume_grants.grants(pod, project_id, volumes)
+
+    pods = Pods(store, identity, clock, watch, grants=grants, ratios=ratios)
+    routes += table.stream_routes(Streams(pods.find, calls, clock), Stats(pods.find, store, calls))
+    routes += table.capsule_routes(pods)
+    routes += table.zun_capsule_routes(Capsules(store, clock, zones, grants, limits))
     described = msgspec.json.encode(openapi.document(routes, __version__))
 
     async def show_document(_request: Request) -> web.Response:
@@ -65,6 +69,7 @@ def application(
     routes.append(Route("GET", "/openapi.json", show_document, "This document", public=True))
     dispatcher = Dispatcher(routes, identity, "/identity/v3")
     app = web.Application(client_max_size=1 << 20)
+    app[ROUTES] = routes
     app.add_routes(mounted)
     app.router.add_route("*", "/{path:.*}", dispatcher.__call__)
     return app

@@ -212,6 +212,8 @@ async def _read_parameters(request: Request) -> None:
     route, raw = request.route, request.raw
     query: dict[str, Any] = dict(parse_qsl(raw.rel_url.raw_query_string, keep_blank_values=True))
     if route.native:
+        if route.query is not None:
+            schemas.check_query(route.query, query)
         request.query = query
         return
     if route.query is not None:
@@ -238,21 +240,21 @@ def _check_content_type(raw: web.Request) -> None:
         raise ApiError(415, f"Cannot read a body of content type {shown}: send application/json.")
 
 
-async def read_json(raw: web.Request) -> Any:
-    """The body as JSON; None when it is not JSON at all (Zun treats that as an empty object)."""
-    if raw.content_length is not None and raw.content_length > MAX_BODY:
-        raise too_large()
+async def read_json(raw: web.Request, limit: int = MAX_BODY) -> Any:
+    """The body as JSON; None when it is not JSON at all (Zun treats that as an empty object). `limit` in bytes."""
+    if raw.content_length is not None and raw.content_length > limit:
+        raise too_large(limit)
     data = bytearray()
     async for chunk in raw.content.iter_any():
         data += chunk
-        if len(data) > MAX_BODY:
-            raise too_large()
+        if len(data) > limit:
+            raise too_large(limit)
     try:
         return msgspec.json.decode(bytes(data))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 
 
-def too_large() -> ApiError:
+def too_large(limit: int = MAX_BODY) -> ApiError:
     """A body over the limit."""
-    return ApiError(413, f"Cannot take this request: its body is larger than {MAX_BODY >> 20} MiB.")
+    return ApiError(413, f"Cannot take this request: its body is larger than {limit >> 20} MiB.")

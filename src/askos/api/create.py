@@ -36,9 +36,14 @@ _LATER = ("nets", "security_groups", "mounts", "exposed_ports", "healthcheck", "
 """Fields of which only an empty value can be served in this release."""
 
 
-def random_name() -> str:
+def greek() -> str:
+    """The part of Zun's names that tells them apart, such as omega-7."""
+    return f"{random.choice(_GREEK)}-{random.randint(1, 24)}"  # noqa: S311 - a name, not a secret
+
+
+def random_name(noun: str = "container") -> str:
     """Zun's way to name what has no name."""
-    return f"{random.choice(_GREEK)}-{random.randint(1, 24)}-container"  # noqa: S311 - a name, not a secret
+    return f"{greek()}-{noun}"
 
 
 def spec_of(

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import struct
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
-from aiohttp import WSMsgType, web
+from aiohttp import web
 
 from askos.api import policy, schemas, state
+from askos.api.channels import STDERR, STDIN, STDOUT, Channels, carry, check_upgrade
 from askos.api.containers import Containers, settled, since_us, tail_lines
 from askos.api.core import Request, json_response, read_json
 from askos.api.errors import ApiError, invalid_query
+from askos.api.logstream import respond
 from askos.model.capsules import Capsule
 from askos.model.errors import AskosError, InvalidError, NotFoundError, UnavailableError
 from askos.model.images import normalise
 from askos.plan import zun_status
-from askos.ports.calls import CallStream, Frame, HostCalls
+from askos.ports.calls import Frame, HostCalls
 from askos.ports.store import Store
-
-PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
-_STDIN, _ERROR, _RESIZE, _CLOSE = 0, 3, 4, 255
 
 WaitForChange = Callable[[str, float], Awaitable[None]]
 """Waits until something of a capsule (by uuid) may have changed, or for so many seconds."""
@@ -53,13 +50,12 @@ class Native:
         argv = request.raw.query.getall("command", [])
         if not argv:
             raise invalid_query("command", "", "a command is required")
-        if request.raw.headers.get("Upgrade", "").lower() != "websocket":
-            raise ApiError(400, "This is a WebSocket endpoint: connect with an Upgrade.", code="container.invalid")
+        check_upgrade(request.raw)
         capsule, host = await self._placed(request, "execute")
         exec_request = {
             "argv": argv,
-            "tty": _flag(query, "tty", False),
-            "stdin": _flag(query, "stdin", False),
+            "tty": flag(query, "tty", False),
+            "stdin": flag(query, "stdin", False),
             "width": int(schemas.number("width", query.get("width", "80"), 1, 10_000)),
             "height": int(schemas.number("height", query.get("height", "24"), 1, 10_000)),
         }
@@ -68,17 +64,9 @@ class Native:
             frames = stream.frames()
             # The first frame says that the process has started; a failure before it is an HTTP error.
             await anext(frames, None)
-            socket = web.WebSocketResponse(protocols=PROTOCOLS, max_msg_size=4 << 20)
-            await socket.prepare(request.raw)
-            feeder = asyncio.create_task(_feed(socket, stream))
-            try:
-                await _drain(socket, stream, frames)
-            finally:
-                feeder.cancel()
-                with contextlib.suppress(asyncio.CancelledError, Exception):
-                    await feeder
-            await socket.close()
-            return socket
+            async with Channels(request.raw) as channels:
+                await carry(channels, stream, frames, wanted={STDIN, STDOUT, STDERR})
+            return channels.response
         finally:
             await stream.close()
 
@@ -88,33 +76,18 @@ class Native:
         """The log as a stream; with follow until the container has ended."""
         capsule, host = await self._placed(request, "logs")
         query = request.query
-        framed = _flag(query, "streams", False)
+        framed = flag(query, "streams", False)
         arguments = {
             "capsule": capsule.uuid,
-            "stdout": _flag(query, "stdout", True),
-            "stderr": _flag(query, "stderr", True),
-            "timestamps": _flag(query, "timestamps", False),
+            "stdout": flag(query, "stdout", True),
+            "stderr": flag(query, "stderr", True),
+            "timestamps": flag(query, "timestamps", False),
             "tail": tail_lines(query.get("tail")),
             "since_us": since_us(query.get("since")),
-            "follow": _flag(query, "follow", False),
+            "follow": flag(query, "follow", False),
         }
         stream = await self._calls.open(host, "logs", arguments)
-        response = web.StreamResponse(headers={"X-Openstack-Request-Id": request.request_id})
-        response.content_type = "application/octet-stream" if framed else "text/plain"
-        try:
-            await response.prepare(request.raw)
-            async for frame in stream.frames():
-                if frame.data:
-                    head = struct.pack(">BI", frame.channel, len(frame.data)) if framed else b""
-                    await response.write(head + frame.data)
-            await response.write_eof()
-        except AskosError:
-            # The status line is out; cutting the connection tells that the log is not whole.
-            if request.raw.transport is not None:
-                request.raw.transport.abort()
-        finally:
-            await stream.close()
-        return response
+        return await respond(request, stream, stream.frames(), framed=framed)
 
     async def wait(self, request: Request) -> web.Response:
         """Long poll until the container does not change by itself any more, or (`until=running`) runs."""
@@ -201,7 +174,7 @@ class Native:
         return web.Response(status=204)
 
 
-def _flag(query: dict[str, Any], name: str, default: bool) -> bool:
+def flag(query: dict[str, Any], name: str, default: bool) -> bool:
     """A boolean word of the query."""
     value = query.get(name)
     if value is not None and value not in schemas.TRUE and value not in schemas.FALSE:
@@ -211,46 +184,3 @@ def _flag(query: dict[str, Any], name: str, default: bool) -> bool:
 
 async def _line(response: web.StreamResponse, value: dict[str, Any]) -> None:
     await response.write(msgspec.json.encode(value) + b"\n")
-
-
-async def _feed(socket: web.WebSocketResponse, stream: CallStream) -> None:
-    """From the client to the process."""
-    async for message in socket:
-        if message.type is not WSMsgType.BINARY or not message.data:
-            continue
-        channel, data = message.data[0], message.data[1:]
-        if channel == _STDIN:
-            await stream.send(Frame(0, data))
-        elif channel == _CLOSE and data[:1] == b"\x00":
-            await stream.send(Frame(0, b"", eof=True))
-        elif channel == _RESIZE:
-            with contextlib.suppress(msgspec.DecodeError, KeyError, TypeError, ValueError):
-                size = msgspec.json.decode(data)
-                await stream.send(Frame(control={"resize": [int(size["Width"]), int(size["Height"])]}))
-    # The client has gone: so does the process.
-    await stream.close()
-
-
-async def _drain(socket: web.WebSocketResponse, stream: CallStream, frames: AsyncIterator[Frame]) -> None:
-    """From the process to the client, and how it ended."""
-    try:
-        async for frame in frames:
-            if frame.data:
-                await socket.send_bytes(bytes([frame.channel]) + frame.data)
-        code = int(stream.result["exit_code"])
-        status: dict[str, Any] = {"metadata": {}, "status": "Success"}
-        if code:
-            cause = {"reason": "ExitCode", "message": str(code)}
-            status = {
-                "metadata": {},
-                "status": "Failure",
-                "reason": "NonZeroExitCode",
-                "message": f"command terminated with non-zero exit code: exit status {code}",
-                "details": {"causes": [cause]},
-            }
-    except AskosError as error:
-        status = {"metadata": {}, "status": "Failure", "reason": "InternalError", "message": error.message}
-    except ConnectionResetError:
-        return
-    with contextlib.suppress(ConnectionResetError):
-        await socket.send_bytes(bytes([_ERROR]) + msgspec.json.encode(status))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from askos.api import manifests, podschemas
 from askos.api.core import PARAMETER_BODY, Route
 from askos.api.microversion import HEADER, MAX
 
@@ -55,7 +56,52 @@ _ADMIN_PROPERTIES: dict[str, Any] = {
     "runtime": _NULLABLE_STRING,
 }
 
+_CAPSULE_PROPERTIES: dict[str, Any] = {
+    "uuid": {"type": "string", "format": "uuid"},
+    "links": {"type": "array", "items": {"type": "object"}},
+    "project_id": {"type": "string"},
+    "user_id": {"type": "string"},
+    "status": {"type": "string", "enum": ["Creating", "Running", "Stopped", "Restarting", "Error", "Deleting"]},
+    "status_reason": _NULLABLE_STRING,
+    "annotations": {"type": "object", "additionalProperties": {"type": "string"}},
+    "cpu": {"type": "number", "description": "CPUs that the containers ask for"},
+    "memory": {"type": "string", "description": "MiB that the containers ask for"},
+    "addresses": {"type": "object"},
+    "restart_policy": {
+        "type": ["object", "string"],
+        "description": "From 1.32 on an object with Name and MaximumRetryCount, before that the name alone",
+    },
+    "created_at": _NULLABLE_STRING,
+    "updated_at": _NULLABLE_STRING,
+    "containers": {"type": "array", "items": {"type": "object"}},
+    "init_containers": {"type": "array", "items": {"type": "object"}},
+}
+_CAPSULE_BY_VERSION: dict[str, Any] = {
+    "name": {"type": "string", "description": "From 1.32 on"},
+    "labels": {"type": "object", "description": "From 1.32 on"},
+    "meta_name": {"type": "string", "description": "Up to 1.31"},
+    "meta_labels": {"type": "object", "description": "Up to 1.31"},
+    "volumes_info": {"type": "object", "description": "Up to 1.31"},
+    "containers_uuids": {"type": "array", "description": "Up to 1.31"},
+    "init_containers_uuids": {"type": "array", "description": "Up to 1.31"},
+    "capsule_version": {"type": "string", "description": "Up to 1.31"},
+    "host": {"type": ["string", "null"], "description": "For administrators"},
+}
+
 _SCHEMAS: dict[str, Any] = {
+    "ZunCapsule": {
+        "type": "object",
+        "properties": {**_CAPSULE_PROPERTIES, **_CAPSULE_BY_VERSION},
+        "required": sorted(_CAPSULE_PROPERTIES),
+    },
+    "ZunCapsules": {
+        "type": "object",
+        "properties": {
+            "capsules": {"type": "array", "items": {"$ref": "#/components/schemas/ZunCapsule"}},
+            "next": _NULLABLE_STRING,
+        },
+        "required": ["capsules", "next"],
+    },
     "Container": {
         "type": "object",
         "properties": {**_CONTAINER_PROPERTIES, **_ADMIN_PROPERTIES},
@@ -89,6 +135,38 @@ _SCHEMAS: dict[str, Any] = {
         "required": ["status", "status_reason", "exit_code"],
     },
     "Images": {"type": "object", "properties": {"images": {"type": "array", "items": {"type": "object"}}}},
+    "Volume": {
+        "type": "object",
+        "properties": {
+            "id": {"type": "string", "format": "uuid"},
+            "name": {"type": "string"},
+            "size_gib": {"type": "integer"},
+            "status": {"type": "string", "enum": ["available", "in-use", "deleting", "error"]},
+            "status_reason": _NULLABLE_STRING,
+            "multiattach": {"type": "boolean"},
+            "host": _NULLABLE_STRING,
+            "attachments": {"type": "array", "items": {"type": "string"}, "description": "Ids of capsules"},
+            "project_id": {"type": "string"},
+            "created_at": {"type": "string", "format": "date-time"},
+        },
+        "required": [
+            "id",
+            "name",
+            "size_gib",
+            "status",
+            "status_reason",
+            "multiattach",
+            "host",
+            "attachments",
+            "project_id",
+            "created_at",
+        ],
+    },
+    "Volumes": {
+        "type": "object",
+        "properties": {"volumes": {"type": "array", "items": {"$ref": "#/components/schemas/Volume"}}},
+        "required": ["volumes"],
+    },
     "References": {"type": "object", "properties": {"refs": {"type": "array", "items": {"type": "string"}}}},
     "Versions": {"type": "object", "required": ["versions"]},
     "Version": {"type": "object", "required": ["id", "links"]},
@@ -133,7 +211,7 @@ def document(routes: list[Route], version: str) -> dict[str, Any]:
         },
         "paths": paths,
         "components": {
-            "schemas": _SCHEMAS,
+            "schemas": {**_SCHEMAS, **podschemas.COMPONENTS, **manifests.components()},
             "securitySchemes": {"token": {"type": "apiKey", "in": "header", "name": "X-Auth-Token"}},
         },
     }

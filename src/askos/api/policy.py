@@ -18,12 +18,28 @@ ADMIN_RULES = frozenset(
         "container:get_one:image_pull_policy",
         "container:get_one:privileged",
         "container:get_one:runtime",
+        "capsule:create:capabilities",
+        "capsule:create:privilege_escalation",
+        "capsule:delete_all_projects",
+        "capsule:get:host",
+        "capsule:get_all_all_projects",
+        "capsule:get_one_all_projects",
+        "capsule:update_all_projects",
+        "volume:get:host",
+        "volume:get_all_all_projects",
         "image:pull",
         "image:get_all",
         "image:delete",
     }
 )
-NOBODY_RULES = frozenset({"container:create:privileged"})
+NOBODY_RULES = frozenset(
+    {
+        "container:create:privileged",
+        "capsule:create:all_capabilities",
+        "capsule:create:privileged",
+        "capsule:create:seccomp_unconfined",
+    }
+)
 
 
 def allows(caller: Caller, rule: str) -> bool:

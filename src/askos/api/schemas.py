@@ -183,6 +183,11 @@ DELETE_QUERY: Schema = {
     "properties": {"force": BOOLEAN, "stop": BOOLEAN, "all_projects": BOOLEAN},
     "additionalProperties": False,
 }
+ALL_PROJECTS_QUERY: Schema = {
+    "type": "object",
+    "properties": {"all_projects": BOOLEAN},
+    "additionalProperties": False,
+}
 LOGS_QUERY: Schema = {
     "type": "object",
     "properties": {

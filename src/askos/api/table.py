@@ -6,11 +6,16 @@ To add an endpoint: a handler in its noun's module, a line here, a rule in `poli
 
 from __future__ import annotations
 
-from askos.api import schemas
+from askos.api import capsules, podschemas, schemas
 from askos.api.containers import Containers
 from askos.api.core import PARAMETER_BODY, Route
 from askos.api.discovery import Discovery
 from askos.api.native import Native
+from askos.api.pods import PATH as CAPSULES
+from askos.api.pods import Pods
+from askos.api.podstats import Stats
+from askos.api.streams import Streams
+from askos.api.volumes import Volumes
 
 
 def routes(discovery: Discovery, containers: Containers, native: Native) -> list[Route]:
@@ -47,4 +52,67 @@ def routes(discovery: Discovery, containers: Containers, native: Native) -> list
         Route("POST", f"{n}/images/import", native.image_import, "Import an archive", answer="References",
               native=True),
         Route("DELETE", f"{n}/images", native.image_remove, "Remove an image", 204, native=True),
+    ]  # fmt: skip
+
+
+def zun_capsule_routes(zun: capsules.Capsules) -> list[Route]:
+    """Zun's part of the table for capsules."""
+    path = capsules.PATH
+    one = f"{path}/{{ident}}"
+    return [
+        Route("GET", path, zun.list, "List capsules", answer="ZunCapsules"),
+        Route("POST", path, zun.create, "Create a capsule from a template", 202, "ZunCapsule",
+              body=capsules.create_schema),
+        Route("GET", one, zun.show, "Show a capsule", answer="ZunCapsule"),
+        Route("DELETE", one, zun.delete, "Delete a capsule", 204),
+    ]  # fmt: skip
+
+
+def capsule_routes(pods: Pods) -> list[Route]:
+    """The native API's part of the table for capsules."""
+    one = f"{CAPSULES}/{{ident}}"
+    return [
+        Route("GET", CAPSULES, pods.list_or_watch, "List capsules, or watch them", answer="CapsuleList", native=True,
+              query=podschemas.LIST_QUERY),
+        Route("POST", CAPSULES, pods.create, "Create a capsule", 201, "Capsule", native=True,
+              query=podschemas.NO_QUERY, body=podschemas.pod_body),
+        Route("GET", one, pods.show, "Show a capsule", answer="Capsule", native=True, query=podschemas.ONE_QUERY),
+        Route("PUT", one, pods.replace, "Replace what can be changed of a capsule", answer="Capsule", native=True,
+              query=podschemas.ONE_QUERY, body=podschemas.pod_body),
+        Route("PATCH", one, pods.patch, "Change a capsule by a strategic merge patch", answer="Capsule", native=True,
+              query=podschemas.ONE_QUERY, body=podschemas.patch_body),
+        Route("DELETE", one, pods.delete, "Delete a capsule", 202, "Capsule", native=True,
+              query=podschemas.DELETE_QUERY),
+        Route("PUT", f"{one}/content", pods.replace_content, "Replace config maps and secrets", answer="Capsule",
+              native=True, query=podschemas.ONE_QUERY, body=podschemas.content_body),
+        Route("GET", f"{one}/events", pods.events, "What was told about a capsule", answer="Events", native=True,
+              query=podschemas.ONE_QUERY),
+    ]  # fmt: skip
+
+
+def volume_routes(volumes: Volumes) -> list[Route]:
+    """The volume service's part of the table."""
+    path = "/askos/v1/volumes"
+    one = f"{path}/{{ident}}"
+    return [
+        Route("GET", path, volumes.list, "List volumes", answer="Volumes", native=True,
+              query=schemas.ALL_PROJECTS_QUERY),
+        Route("POST", path, volumes.create, "Create a volume", 201, "Volume", native=True,
+              body=volumes.create_schema),
+        Route("GET", one, volumes.show, "Show a volume", answer="Volume", native=True),
+        Route("DELETE", one, volumes.delete, "Delete a volume", 202, "Volume", native=True),
+    ]  # fmt: skip
+
+
+def stream_routes(streams: Streams, stats: Stats) -> list[Route]:
+    """Streams and usage of capsules. Before the routes of the noun: "stats" is no capsule's name."""
+    path = "/askos/v1/capsules"
+    one = f"{path}/{{ident}}"
+    return [
+        Route("GET", f"{path}/stats", stats.all, "What capsules use now", native=True),
+        Route("GET", f"{one}/stats", stats.show, "What a capsule uses now", native=True),
+        Route("GET", f"{one}/exec", streams.exec, "Run a command over a WebSocket", 101, native=True),
+        Route("GET", f"{one}/attach", streams.attach, "Attach to a container over a WebSocket", 101, native=True),
+        Route("GET", f"{one}/portforward", streams.portforward, "Forward ports over a WebSocket", 101, native=True),
+        Route("GET", f"{one}/logs", streams.logs, "Stream a container's log", native=True),
     ]  # fmt: skip

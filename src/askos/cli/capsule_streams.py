@@ -73,7 +73,9 @@ def _talk(
     container: str | None,
 ) -> int:
     try:
-        result = _streams(verb, name, query, interactive, tty, namespace, container)
+        result = _streams(
+            verb, name, query, interactive=interactive, tty=tty, namespace=namespace, container=container
+        )
     except ApiError as error:
         base.complain(base.told(what, error, {404: "See `askos capsule ls`"}))
         return FAILED if error.status == 404 else start_failure(error.message)
@@ -92,6 +94,7 @@ def _streams(
     verb: str,
     name: str,
     query: Query,
+    *,
     interactive: bool,
     tty: bool,
     namespace: str | None,

@@ -33,6 +33,7 @@ COMMANDS = {
     "wait": Lazy(f"{_CLI}.lifecycle:wait", "Wait until containers have stopped; print their exit codes."),
     "capsule": Lazy(f"{_CLI}.capsules:capsule", "Capsules: pods of containers, from Kubernetes manifests."),
     "image": Lazy(f"{_CLI}.images:image", "List, import, pull and remove images."),
+    "volume": Lazy(f"{_CLI}.volumes:volume", "Create, list and remove volumes."),
     "up": Lazy(f"{_CLI}.serve:up", "Run a whole cloud on this machine."),
     "down": Lazy(f"{_CLI}.serve:down", "Stop the cloud on this machine."),
     "server": Lazy(f"{_CLI}.serve:server", "Run the API and control plane."),

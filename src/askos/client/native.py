@@ -98,6 +98,24 @@ class Native:
         """Remove an image by reference or id."""
         self.session.request("DELETE", "/images", api="native", query=[("ref", ref)])
 
+    def volumes(self, *, all_projects: bool = False) -> list[dict[str, Any]]:
+        """The project's volumes: id, name, size_gib, status, multiattach, host, attachments, created_at."""
+        query: Query = [("all_projects", "1")] if all_projects else []
+        return list(self.session.json("GET", "/volumes", api="native", query=query)["volumes"])
+
+    def volume(self, ident: str) -> dict[str, Any]:
+        """One volume, by id or name."""
+        return dict(self.session.json("GET", f"/volumes/{part(ident)}", api="native"))
+
+    def create_volume(self, name: str, size_gib: int, *, multiattach: bool) -> dict[str, Any]:
+        """Make a volume; its space is taken when a capsule uses it first."""
+        body = {"name": name, "size_gib": size_gib, "multiattach": multiattach}
+        return dict(self.session.json("POST", "/volumes", api="native", body=body))
+
+    def remove_volume(self, ident: str) -> None:
+        """Remove a volume and what is on it, by id or name. It may take a moment until it is gone."""
+        self.session.request("DELETE", f"/volumes/{part(ident)}", api="native")
+
     def pull(self, ref: str) -> Iterator[dict[str, Any]]:
         """Fetch an image; yields the server's progress lines, the last one with status "done".
 

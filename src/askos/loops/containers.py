@@ -80,7 +80,7 @@ class ContainerWorker(Worker):
                 return 0
             if made is not None and len(decision.actions) == 1:
                 # Nobody else makes anything of this capsule: looking again would only hold up its start.
-                self.seen = reconcile.with_made(self.seen, action, made)
+                self.seen = reconcile.with_made(self.seen, action, made, a.spec.containers[0].name)
                 self._known = True
         return 0
 

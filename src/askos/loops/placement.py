@@ -16,7 +16,7 @@ from askos.plan import placement
 from askos.ports.store import Store
 
 RETRY_US = 5_000_000
-"""How long a pod that no host could take waits for its next chance."""
+"""How long a pod that no host could take waits for its next chance, and how often silent hosts are looked for."""
 HOST_GONE = "The container's host has not answered for five minutes. Its state is as last seen."
 
 _log = logging.getLogger(__name__)
@@ -64,7 +64,8 @@ class PlacementLoop:
     async def once(self) -> bool:
         """One pass. True when some capsule has to wait for a host to connect."""
         waiting = False
-        # A pod that found no room waits for some: it is tried again, but not at every ring.
+        # A pod that found no room waits for some: it is tried again, but not at every ring. Nor are silent hosts
+        # looked for then: it would hold up the very start that rang.
         now = self._clock()
         again = not 0 <= now - self._retried_us < RETRY_US
         if again:
@@ -74,8 +75,9 @@ class PlacementLoop:
                 await self._store.place(uuid, self._choose, placement.NO_HOST)
             except Waiting:
                 waiting = True
-        await self._store.drop_orphans(self._orphan_us)
-        await self._store.fail_waiting(self._silence_us, HOST_GONE)
+        if again:
+            await self._store.drop_orphans(self._orphan_us)
+            await self._store.fail_waiting(self._silence_us, HOST_GONE)
         return waiting
 
     def _choose(self, capsule: Capsule, loads: list[placement.Load]) -> str | placement.Nowhere | None:

@@ -22,8 +22,8 @@ from askos.model.errors import AskosError, InvalidError, RuntimeFailedError, Una
 from askos.model.images import normalise
 from askos.model.pods import Container, Pod, PodReport
 from askos.plan import backoff
-from askos.plan.pods.decide import decide
 from askos.plan.pods import steps
+from askos.plan.pods.decide import decide
 
 if TYPE_CHECKING:
     from askos.loops.agent import Agent

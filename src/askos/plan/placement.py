@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
+from askos.model.capsules import CapsuleSpec
 from askos.model.hosts import Host
+from askos.plan import resources
 
 
 class Ratios(msgspec.Struct, frozen=True):
@@ -14,31 +16,91 @@ class Ratios(msgspec.Struct, frozen=True):
     memory: float = 1.5
 
 
+DEFAULT_RATIOS = Ratios()
+
+
 class Load(msgspec.Struct, frozen=True):
     """A host and what is claimed on it. CPU in thousandths."""
 
     host: Host
     cpu_claimed: int
     memory_claimed_mib: int
+    has_volumes: bool = True
+    """Whether the volumes of the capsule in question can be used there: they lie there, or nowhere yet."""
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """What a capsule needs of its host. CPU in thousandths; `runtime` None: any."""
+
+    cpu: int
+    memory_mib: int
+    runtime: str | None = None
+
+
+class Nowhere(msgspec.Struct, frozen=True):
+    """No host can take the capsule; `reason` is for people."""
+
+    reason: str
 
 
 NO_HOST = "There are not enough hosts available."
 """Zun's words, which clients look for."""
 
 
-def choose(cpu: int, memory_mib: int, loads: list[Load], ratios: Ratios) -> str | None:
-    """The uuid of the connected host with the most memory left after the claim, or None if none has room."""
+def claim(spec: CapsuleSpec) -> Claim:
+    """What a capsule's spec claims."""
+    if spec.pod is not None:
+        wanted = resources.claim(spec.pod)
+        return Claim(wanted.cpu_milli, -(-wanted.memory_bytes >> 20), spec.pod.spec.runtime_class_name)
+    return Claim(round(sum(c.cpu for c in spec.containers) * 1000), sum(c.memory_mib for c in spec.containers))
+
+
+def room(load: Load, ratios: Ratios) -> tuple[float, float]:
+    """Thousandths of CPUs and MiB of memory that may still be claimed; negative when too much is."""
+    facts = load.host.facts
+    return (
+        facts.cpus * 1000 * ratios.cpu - load.cpu_claimed,
+        facts.memory_mib * ratios.memory - load.memory_claimed_mib,
+    )
+
+
+def choose(wanted: Claim, loads: list[Load], ratios: Ratios) -> str | None:
+    """The uuid of the connected host with the most memory left after the claim, or None if none can take it."""
     best: tuple[float, str] | None = None
     for load in loads:
-        if not load.host.connected:
-            continue
-        facts = load.host.facts
-        memory_left = facts.memory_mib * ratios.memory - load.memory_claimed_mib - memory_mib
-        cpu_left = facts.cpus * 1000 * ratios.cpu - load.cpu_claimed - cpu
-        if memory_left < 0 or cpu_left < 0:
+        if _obstacle(wanted, load, ratios) is not None:
             continue
         # The uuid breaks ties, so that the same input always gives the same answer.
-        rank = (memory_left, facts.uuid)
+        rank = (room(load, ratios)[1] - wanted.memory_mib, load.host.facts.uuid)
         if best is None or rank > best:
             best = rank
     return best[1] if best else None
+
+
+def why_not(wanted: Claim, loads: list[Load], ratios: Ratios) -> str:
+    """Why no host can take it, as Kubernetes' scheduler says it: how many hosts lack what."""
+    counted: dict[str, int] = {}
+    for load in loads:
+        obstacle = _obstacle(wanted, load, ratios)
+        if obstacle is not None:
+            counted[obstacle] = counted.get(obstacle, 0) + 1
+    if not counted:
+        return f"{NO_HOST} No host has joined this cloud."
+    causes = ", ".join(f"{count} {word}" for word, count in sorted(counted.items()))
+    return f"{NO_HOST} Of {len(loads)}: {causes}."
+
+
+def _obstacle(wanted: Claim, load: Load, ratios: Ratios) -> str | None:
+    """Why not this host; worded to follow a number of hosts."""
+    if not load.host.connected:
+        return "not connected"
+    if not load.has_volumes:
+        return "without the capsule's volumes"
+    if wanted.runtime is not None and wanted.runtime not in load.host.facts.runtimes:
+        return f'without the runtime class "{wanted.runtime}"'
+    cpu_left, memory_left = room(load, ratios)
+    if memory_left < wanted.memory_mib:
+        return f"with less than {wanted.memory_mib} MiB of memory left"
+    if cpu_left < wanted.cpu:
+        return f"with less than {wanted.cpu / 1000:g} CPUs left"
+    return None

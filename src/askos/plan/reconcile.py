@@ -169,15 +169,15 @@ class Decision(msgspec.Struct, frozen=True):
     look_us: int | None = None
 
 
-def with_made(seen: Observed, action: Action, made: str) -> Observed:
-    """What is seen once an action has made something, whose id is `made`."""
+def with_made(seen: Observed, action: Action, made: str, name: str) -> Observed:
+    """What is seen once an action has made something, whose id is `made`. `name`: of the container's spec."""
     if isinstance(action, RunSandbox):
         return msgspec.structs.replace(seen, sandboxes=[*seen.sandboxes, Sandbox(made, action.attempt, ready=True)])
     if isinstance(action, CreateContainer):
         new = Container(
             id=made,
             sandbox_id=action.sandbox_id,
-            name=seen.containers[0].name if seen.containers else "",
+            name=name,
             run=action.run,
             attempt=action.attempt,
             state="created",

@@ -45,6 +45,11 @@ class HostNetwork(Protocol):
     async def stop(self) -> None:
         """Stop answering. Leaves interfaces and rules as they are: running capsules keep their network."""
 
+    async def attach(self, sandbox_id: str, netns: str, attachment: Attachment) -> None:
+        """Plug a sandbox that was made before its capsule (see `Runtime.prepare`) into its networks; `netns` is the
+        path of its network namespace. Beginning anew when repeated; taken away as for other sandboxes. Raises
+        RuntimeFailedError, OSError."""
+
     async def set_names(self, names: list[Names]) -> None:
         """Replace everything that the name services answer (networks not listed are served no more)."""
 

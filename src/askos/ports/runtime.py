@@ -217,7 +217,8 @@ class ExecSession(Protocol):
 
 
 class AttachSession(Protocol):
-    """A connection to a container's own process. Closing it leaves the process alone."""
+    """A connection to a container's own process. Closing it leaves the process alone, but for the end of its input
+    with stdin_once. A client that does not read makes the process wait, as docker's and Kubernetes' do."""
 
     async def write(self, data: bytes) -> None:
         """Send to standard input. Waits while the process does not read."""
@@ -247,6 +248,11 @@ class Runtime(Protocol):
 
     async def run_sandbox(self, config: SandboxConfig) -> str:
         """Make and start a sandbox with its network; returns its id. Raises RuntimeFailedError."""
+
+    async def prepare(self, count: int) -> None:
+        """Keep so many sandboxes ready for `run_sandbox` to take over. They are made in the background, one at a time
+        and never beside a start, and are seen by nobody before they are taken. 0: remove those that are ready, and
+        make no more."""
 
     async def stop_sandbox(self, sandbox_id: str) -> None:
         """Kill what runs in it and take its network away."""
@@ -287,6 +293,20 @@ class Runtime(Protocol):
     async def stats(self, capsule_uuid: str | None = None) -> list[ContainerStats]:
         """Of the running containers of one capsule, or of all."""
 
+    async def prepare_group(self, capsule_uuid: str, pids_max: int, limits: Limits) -> None:
+        """Make the control group of a capsule, which limits all of its containers together, or change its limits
+        (`cpu_shares`, `cpu_quota_us` per `cpu_period_us`, `memory_bytes`; the oom score is the containers' own).
+        `pids_max` 0: no limit. When limits shrink, shrink those of the containers first."""
+
+    async def discard_group(self, capsule_uuid: str) -> None:
+        """Kill what is left in the capsule's control group and remove it."""
+
+    async def capsule_groups(self) -> set[str]:
+        """The uuids of the capsules that have a control group."""
+
+    def group_of(self, capsule_uuid: str) -> str:
+        """What `SandboxConfig.cgroup_parent` says for a capsule with a control group of its own."""
+
     def handlers(self) -> list[str]:
         """The OCI runtimes that sandboxes can ask for; the first is the default."""
 
@@ -296,9 +316,7 @@ class Runtime(Protocol):
     async def images(self) -> list[Image]:
         """All images on the host, without the sandbox image."""
 
-    async def pull(
-        self, ref: str, progress: PullProgress | None = None, credential: Credential | None = None
-    ) -> Image:
+    async def pull(self, ref: str, progress: PullProgress | None = None, credential: Credential | None = None) -> Image:
         """Fetch an image. Raises NotFoundError when the registry has none (or, without a good credential, does not
         say), UnavailableError when no registry answers, RuntimeFailedError otherwise."""
 

@@ -15,7 +15,7 @@ import msgspec
 from askos.model.capsules import Assignment, Capsule, CapsuleReport, CapsuleSpec, VolumeGrant, Wish
 from askos.model.hosts import Host, HostFacts
 from askos.model.pods import Content, Event
-from askos.plan.placement import Load
+from askos.plan.placement import Load, Nowhere
 
 Kind = Literal["container", "capsule"]
 
@@ -62,7 +62,9 @@ class Query(msgspec.Struct, frozen=True):
     marker: str | None = None
     selector: list[Requirement] = []
     namespace: str | None = None
-    """Of pods."""
+    """Of pods, as `selector` is."""
+    after: int | None = None
+    """Only ids above this one (sorted by id, ascending): unlike a marker it survives its row."""
 
 
 class Change(msgspec.Struct, frozen=True):
@@ -75,7 +77,25 @@ class Change(msgspec.Struct, frozen=True):
     host_uuid: str | None = None
     project_id: str | None = None
     last: Capsule | None = None
-    """Of a deleted capsule: as it was in the end."""
+    """Of a deleted pod: as it was in the end."""
+    created: bool = False
+    """This change is the capsule's first."""
+    labels_before: dict[str, str] | None = None
+    """What a pod's labels were, when this change replaced them."""
+
+
+class Moved(msgspec.Struct, frozen=True):
+    """A pod that has changed since a revision."""
+
+    capsule: Capsule
+    """As it is now, or was in the end."""
+    first: int
+    """Its first change since then: who has seen all pods that moved before, and this one, may go on from here."""
+    deleted: bool = False
+    created: bool = False
+    """Since then."""
+    labels_before: dict[str, str] | None = None
+    """The labels that it had then, if they were replaced since."""
 
 
 class Store(Protocol):
@@ -87,10 +107,15 @@ class Store(Protocol):
         is broken, or when a volume is not there for this project or in use (multi-attach not allowed)."""
 
     async def update_capsule(
-        self, uuid: str, change: Callable[[Capsule], tuple[CapsuleSpec, Wish]], content: Content | None = None
+        self,
+        uuid: str,
+        change: Callable[[Capsule], tuple[CapsuleSpec, Wish]],
+        content: Content | None = None,
+        fits: Callable[[Load], None] | None = None,
     ) -> Capsule:
         """Replace spec and wish by what `change` returns for the present capsule, and the content if one is given
-        (content_revision grows). NotFoundError."""
+        (content_revision grows). When a placed capsule's claim grows, `fits` sees its host as it would be loaded.
+        Nothing is written when nothing changes. NotFoundError."""
 
     async def content(self, uuid: str) -> Content:
         """The capsule's config maps and secrets, decrypted."""
@@ -98,9 +123,9 @@ class Store(Protocol):
     async def events(self, uuid: str) -> list[Event]:
         """What was told about a capsule, oldest first; equal ones counted; at most the newest 200."""
 
-    async def capsule(self, ident: str, project_id: str | None, kind: Kind) -> Capsule:
-        """By uuid, else by exact name; within a project, or in all (None). NotFoundError; ConflictError when
-        several have that name."""
+    async def capsule(self, ident: str, project_id: str | None, kind: Kind, namespace: str | None = None) -> Capsule:
+        """By uuid, else by exact name (and namespace, if one is given); within a project, or in all (None). One that
+        is not being deleted goes before those that are. NotFoundError; ConflictError when several have that name."""
 
     async def capsules(self, query: Query) -> list[Capsule]:
         """One page. NotFoundError for an unknown marker; InvalidError for an unknown sort key."""
@@ -114,18 +139,25 @@ class Store(Protocol):
     async def wish(self, uuid: str, change: Callable[[Capsule], Wish]) -> Capsule:
         """Replace the wish by what `change` returns for the present capsule. NotFoundError."""
 
-    async def unplaced(self) -> list[str]:
-        """Uuids of capsules that have a wish but neither a host nor a placement failure."""
+    async def unplaced(self, *, failed: bool = False) -> list[str]:
+        """Uuids of capsules that have a wish but neither a host nor a placement failure. With `failed` also pods
+        that have one: they wait for room."""
 
-    async def place(self, uuid: str, choose: Callable[[Capsule, list[Load]], str | None], failure: str) -> bool:
-        """Give the capsule the host that `choose` returns, with a new epoch; None writes `failure`. False when
-        there was nothing to place any more."""
+    async def place(
+        self, uuid: str, choose: Callable[[Capsule, list[Load]], str | Nowhere | None], failure: str
+    ) -> bool:
+        """Give the capsule the host that `choose` returns, with a new epoch; None writes `failure`, Nowhere its own
+        reason. `Load.has_volumes` says whether the capsule's volumes can be used there. False when there was nothing
+        to place any more."""
 
     async def assignments(self, host_uuid: str) -> list[Assignment]:
         """Everything that belongs on a host."""
 
     async def assignments_of(self, host_uuid: str, uuids: list[str]) -> list[Assignment]:
         """Those of the given capsules that belong on the host."""
+
+    async def generations(self, host_uuid: str) -> dict[str, tuple[int, int]]:
+        """Epoch and wish's generation of everything that belongs on a host, by capsule uuid."""
 
     async def apply_reports(self, host_uuid: str, reports: list[CapsuleReport]) -> list[str]:
         """Write what an agent saw; drops what has an old epoch or another host. Removes capsules that are gone.
@@ -146,9 +178,16 @@ class Store(Protocol):
     async def fail_waiting(self, silent_us: int, failure: str) -> list[str]:
         """Write `failure` for capsules that wait for a host which has been silent for `silent_us`. Returns them."""
 
-    async def changes(self, after: int, limit: int = 1000) -> list[Change]:
-        """Committed changes after a revision, oldest first. InvalidError with code "revision-gone" when some of
-        them are forgotten already."""
+    async def changes(
+        self, after: int, limit: int = 1000, *, kind: Kind | None = None, project_id: str | None = None
+    ) -> list[Change]:
+        """Committed changes after a revision, oldest first, of one kind or project or of all. InvalidError with code
+        "revision-gone" when some of them are forgotten already."""
+
+    async def moved(self, after: int, project_id: str | None, limit: int = 500) -> tuple[int, list[Moved]]:
+        """Pods that changed after a revision, each once, in the order of `first`; and the revision up to which this
+        covers all changes (those of at most `limit` at a time). InvalidError with code "revision-gone" when some are
+        forgotten already, or when there is no such revision yet."""
 
     async def revision(self) -> int:
         """The newest revision."""

@@ -25,10 +25,11 @@ class HostVolume(msgspec.Struct, frozen=True):
 
     - "folder": an empty folder on disk, mode 0777;
     - "memory": a tmpfs of `size_bytes` (0: no limit of its own), mode 0777;
-    - "files": `files` in the layout of Kubernetes (links through `..data` to a folder with a time in its name, swapped
-      atomically by `write_files`); with `secret` in memory, never on disk;
-    - "block": the volume service's file `uuid` of `size_bytes`, made at its first use with an ext4 file system, mounted.
-      A file that holds anything is never formatted.
+    - "files": `files` in the layout of Kubernetes (links through `..data` to a folder with a time in its name,
+      swapped atomically by `write_files`); with `secret` in memory, never on disk. Containers get it read-only;
+    - "block": the volume service's file `uuid` of `size_bytes`, made at its first use with an ext4 file system,
+      mounted. A file that holds anything else is neither formatted nor mounted. Several capsules of the host may
+      have the same one at once.
     """
 
     name: str
@@ -47,7 +48,8 @@ class HostVolumes(Protocol):
         self, capsule_uuid: str, volumes: list[HostVolume], fs_group: int | None, *, on_root_mismatch: bool = False
     ) -> dict[str, str]:
         """Make every volume; returns the host path by volume name. With `fs_group`, folders and what lies in them
-        belong to that group, with setgid and group rights (`on_root_mismatch`: only if the root does not yet)."""
+        belong to that group, with setgid and group rights (`on_root_mismatch`: only if the root does not yet); this
+        is done once for each volume of a capsule, and never to a read-only "block"."""
 
     async def write_files(self, capsule_uuid: str, volume: HostVolume, fs_group: int | None) -> None:
         """Swap the files of a "files" volume, atomically, while it is mounted. Nothing when they are the same."""
@@ -63,8 +65,8 @@ class HostVolumes(Protocol):
         """The (empty, world-writable) file for a termination message; returns its path."""
 
     async def message(self, capsule_uuid: str, container: str, attempt: int) -> bytes:
-        """At most the first 4096 bytes of a termination message; empty when there is none. A container may have put
-        anything in its place: only a regular file is read."""
+        """At most the last 4096 bytes of a termination message, as kubelet reads it; empty when there is none. A
+        container may have put anything in its place: only a regular file is read."""
 
     async def usage(self, capsule_uuid: str) -> dict[str, int]:
         """Bytes used on disk by each "folder" volume."""
@@ -79,7 +81,8 @@ class HostVolumes(Protocol):
         """Whether anything of a capsule is there."""
 
     async def collect(self, live: set[str]) -> list[str]:
-        """Remove what belongs to capsules not in `live`; returns what was removed."""
+        """Remove what belongs to capsules not in `live`; returns what was removed. What is set up after the call has
+        begun is left alone, so `live` must be true at that moment."""
 
     async def remove_all(self) -> None:
         """Unmount and remove everything but the files of the volume service."""

@@ -8,11 +8,11 @@ import logging
 from collections.abc import Callable
 
 from askos.adapters.bridge.network import BridgeNetwork
+from askos.adapters.containerd.adopting import Plug
 from askos.adapters.containerd.packing import make_busybox_archive
 from askos.adapters.containerd.runtime import ContainerdRuntime
 from askos.adapters.containerd.supervise import PrivateContainerd
 from askos.adapters.containerd.sweep import sweep
-from askos.adapters.containerd.warm import Plug
 from askos.adapters.link.agent import LinkClient
 from askos.adapters.volumes.host import Volumes
 from askos.loops.agent import Agent

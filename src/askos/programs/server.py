@@ -17,6 +17,7 @@ from askos.adapters.identity.service import EmbeddedIdentity
 from askos.adapters.link.server import LinkServer
 from askos.adapters.sql.database import Database
 from askos.adapters.sql.migrate import upgrade
+from askos.adapters.sql.sealing import Sealer
 from askos.adapters.sql.store import SqlStore
 from askos.adapters.sql.volumes import SqlVolumes
 from askos.api.app import Watch, application
@@ -30,7 +31,7 @@ from askos.plan.placement import Ratios
 from askos.plan.pools import choose_pool
 from askos.ports.clock import now_us
 from askos.ports.store import Change
-from askos.programs import facts, locks, tls
+from askos.programs import content_key, facts, locks, tls
 from askos.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -47,10 +48,11 @@ class Server:
         self._settings = settings
         self._database = Database(settings.database_url)
         self._watch = Watch()
-        self.store = SqlStore(self._database, on_change=self._changed)
+        self._sealer = Sealer(content_key.load(settings))
+        self.store = SqlStore(self._database, on_change=self._changed, sealer=self._sealer)
         self.identity = EmbeddedIdentity(self._database, settings.identity.token_lifetime_s)
         self.link = LinkServer(self.store, availability_zone=ZONE)
-        ratios = Ratios(settings.host.cpu_allocation_ratio, settings.host.memory_allocation_ratio)
+        ratios = self._ratios = Ratios(settings.host.cpu_allocation_ratio, settings.host.memory_allocation_ratio)
         self.placement = PlacementLoop(self.store, ratios, now_us)
         self.volumes = SqlVolumes(self._database, on_delete=self._volume_deleted)
         self.volume_loop = VolumeLoop(self.volumes, self.link)
@@ -61,7 +63,7 @@ class Server:
 
     def _changed(self, change: Change) -> None:
         self.link.changed(change)
-        self._watch.changed(change.uuid)
+        self._watch.changed(change.uuid, change.project_id)
         if change.host_uuid is None and not change.deleted:
             self.placement.bell.ring()
         if change.deleted:
@@ -81,6 +83,7 @@ class Server:
         self._lock.take("An Askos server")
         step("opening the database")
         await upgrade(self._database)
+        await self._check_content_key()
         pool = await self._pool(host_routes)
         step("preparing identity")
         await self.identity.bootstrap(settings.paths.admin_password)
@@ -92,6 +95,15 @@ class Server:
         await self._serve()
         locks.announce(facts.instance(settings.data), locks.Cloud(str(settings.data), pool))
         self._write_credentials()
+
+    async def _check_content_key(self) -> None:
+        """Say at once that content cannot be read, not when a capsule needs it."""
+        known = await self.store.fact("content_key", lambda: self._sealer.fingerprint)
+        if known != self._sealer.fingerprint:
+            raise SetupError(
+                f"The content key is not the one that this database's secrets are encrypted with. Put the right one "
+                f"into {self._settings.paths.content_key} or ASKOS_CONTENT_KEY."
+            )
 
     async def _pool(self, host_routes: Callable[[], list[str]]) -> str:
         settings = self._settings
@@ -117,6 +129,7 @@ class Server:
             watch=self._watch,
             zones={ZONE},
             limits=Limits(limits.min_cpu, limits.max_cpu, limits.min_memory_mib, limits.max_memory_mib),
+            ratios=self._ratios,
             mounted=keystone_routes(self.identity, public_url=listen.public_url),
         )
         context: ssl.SSLContext | None = None

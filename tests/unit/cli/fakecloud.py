@@ -110,6 +110,7 @@ class FakeCloud:
         self.user, self.password, self.project = "admin", "s3cr't $pass", "demo"
         self.containers: list[Container] = []
         self.images = {"busybox:latest": b""}
+        self.volumes = {}
         self.tokens: set[str] = set()
         self.seen: list[str] = []
         self.bodies: list[dict] = []
@@ -167,6 +168,10 @@ class FakeCloud:
                 web.post("/askos/v1/images/pull", self._pull),
                 web.post("/askos/v1/images/import", self._import),
                 web.delete("/askos/v1/images", self._remove_image),
+                web.get("/askos/v1/volumes", self._volumes),
+                web.post("/askos/v1/volumes", self._create_volume),
+                web.get("/askos/v1/volumes/{id}", self._show_volume),
+                web.delete("/askos/v1/volumes/{id}", self._remove_volume),
             ]
         )
         self.runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.2)
@@ -521,6 +526,42 @@ class FakeCloud:
         ref = request.query.get("ref", "imported:1")
         self.imported.append((ref, size))
         return web.json_response({"refs": [ref]})
+
+    async def _volumes(self, request):
+        return web.json_response({"volumes": list(self.volumes.values())})
+
+    async def _create_volume(self, request):
+        body = await request.json()
+        if body["name"] in self.volumes:
+            return problem(
+                409, "conflict", f'Cannot create volume "{body["name"]}": this project has one of that name.'
+            )
+        made = {
+            "id": str(uuid.uuid4()), "name": body["name"], "size_gib": body["size_gib"], "status": "available",
+            "status_reason": None, "multiattach": body["multiattach"], "host": None, "attachments": [],
+            "project_id": "p", "created_at": "2026-11-21T07:15:52Z",
+        }  # fmt: skip
+        self.volumes[body["name"]] = made
+        return web.json_response(made, status=201)
+
+    def _volume(self, request):
+        ident = request.match_info["id"]
+        return next((v for v in self.volumes.values() if ident in (v["id"], v["name"])), None)
+
+    async def _show_volume(self, request):
+        found = self._volume(request)
+        if found is None:
+            return problem(404, "volume-not-found", f"Volume {request.match_info['id']} could not be found.")
+        return web.json_response(found)
+
+    async def _remove_volume(self, request):
+        found = self._volume(request)
+        if found is None:
+            return problem(404, "volume-not-found", f"Volume {request.match_info['id']} could not be found.")
+        if found["attachments"]:
+            return problem(409, "conflict", f'Cannot delete volume "{found["name"]}": it is in use.')
+        del self.volumes[found["name"]]
+        return web.json_response({**found, "status": "deleting"}, status=202)
 
     async def _remove_image(self, request):
         ref = request.query["ref"]

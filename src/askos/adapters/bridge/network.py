@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import logging
 import re
+import socket
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -23,6 +24,7 @@ from typing import Any
 from askos.adapters.bridge import cni, host, links, plugin, rules
 from askos.adapters.bridge.fabric import Fabric
 from askos.adapters.bridge.forward import Forwarder
+from askos.adapters.bridge.inside import Sockets
 from askos.adapters.bridge.journal import Entry, Journal
 from askos.adapters.bridge.links import Owner, Plug
 from askos.adapters.bridge.nameserver import NameServices
@@ -33,6 +35,8 @@ from askos.ports.network import Attachment, AttachmentLookup, Names
 
 _log = logging.getLogger(__name__)
 _LOOKUP_S = 20
+PREPARED = "prepared-"
+"""How the K8S_POD_UID of a sandbox begins that is made before its capsule is known."""
 
 
 class BridgeNetwork:
@@ -68,6 +72,7 @@ class BridgeNetwork:
         self._journal = Journal(state_root)
         self._names = NameServices(Forwarder(lambda: upstream if upstream is not None else host.resolvers()))
         self._workers = Workers()
+        self._sockets = Sockets(self._journal)
         self._fabric = Fabric(instance, self._names, self._workers, forward_record)
         self._server: cni.Server | None = None
         self._lookup: AttachmentLookup | None = None
@@ -104,6 +109,14 @@ class BridgeNetwork:
             self._server = None
         await self._fabric.release()
         self._workers.close()
+        self._sockets.close()
+
+    async def attach(self, sandbox_id: str, netns: str, attachment: Attachment) -> None:
+        """Plug a prepared sandbox into its capsule's networks."""
+        _whole(attachment)
+        call = cni.Call("ADD", sandbox_id, netns, "eth0", attachment.capsule_uuid, "")
+        # Once begun it is finished, even when nobody waits any more: the threads cannot be called back.
+        await asyncio.shield(self._plugged(call, attachment))
 
     async def set_names(self, names: list[Names]) -> None:
         """Replace everything that the name services answer."""
@@ -128,6 +141,10 @@ class BridgeNetwork:
         used.update(uuid for entry in left for uuid in entry.networks)
         await self._fabric.collect(used)
 
+    async def connect(self, sandbox_id: str, address: str, port: int, timeout_s: float) -> socket.socket:
+        """A TCP connection made inside a sandbox's network, non-blocking."""
+        return await self._sockets.connect(sandbox_id, address, port, timeout_s)
+
     async def remove_all(self) -> None:
         """Remove every interface, rule and address of this cloud; forwarding too if nobody else needs it."""
         await self._fabric.remove_all()
@@ -150,14 +167,12 @@ class BridgeNetwork:
         return None
 
     async def _add(self, call: cni.Call) -> dict[str, Any]:
+        if call.pod_uid.startswith(PREPARED):
+            return await self._add_prepared(call)
         started = time.perf_counter()
         attachment = await self._attachment(call)
         looked_up = time.perf_counter()
-        plugs = self._plugs(call, attachment)
-        uuids = [network.uuid for network in attachment.networks]
-        with self._fabric.needing(uuids):
-            async with self._alone(call.container_id):
-                await self._make(call, attachment, plugs, uuids)
+        plugs = await self._plugged(call, attachment)
         ended = time.perf_counter()
         _log.debug(
             "ADD of %s: lookup %.1f ms, wiring %.1f ms",
@@ -167,6 +182,25 @@ class BridgeNetwork:
         )
         return _result(call, plugs[0])
 
+    async def _plugged(self, call: cni.Call, attachment: Attachment) -> list[Plug]:
+        plugs = self._plugs(call, attachment)
+        uuids = [network.uuid for network in attachment.networks]
+        with self._fabric.needing(uuids):
+            async with self._alone(call.container_id):
+                await self._make(call, attachment, plugs, uuids)
+        return plugs
+
+    async def _add_prepared(self, call: cni.Call) -> dict[str, Any]:
+        """A sandbox without a capsule: only lo, and an answer that satisfies CRI. `attach` does the rest."""
+        async with self._alone(call.container_id):
+            self._journal.write(call.container_id, call.pod_uid, call.netns, [], [])
+            await self._workers.run(lambda _: links.plug(call.netns, []))
+        return {
+            "interfaces": [{"name": call.interface or "eth0", "sandbox": call.netns}],
+            "ips": [{"interface": 0, "address": "127.0.0.1/8"}],
+            "dns": {},
+        }
+
     async def _attachment(self, call: cni.Call) -> Attachment:
         if self._lookup is None or not call.pod_uid:
             raise cni.CniError(4, "CNI_ARGS names no K8S_POD_UID: only pods made through CRI can be wired.")
@@ -175,10 +209,7 @@ class BridgeNetwork:
             found = await asyncio.wait_for(self._lookup(call.pod_uid), _LOOKUP_S)
         if found is None:
             raise cni.CniError(cni.TRY_AGAIN, f"Try again: no capsule {call.pod_uid} is assigned to this host (yet).")
-        if not found.ports or len(found.ports) != len(found.networks):
-            raise RuntimeFailedError(
-                f"Cannot wire capsule {call.pod_uid}: {len(found.ports)} ports on {len(found.networks)} networks."
-            )
+        _whole(found)
         return found
 
     def _plugs(self, call: cni.Call, attachment: Attachment) -> list[Plug]:
@@ -223,9 +254,9 @@ class BridgeNetwork:
     async def _check(self, call: cni.Call) -> None:
         entry = self._journal.read(call.container_id)
         present = await self._workers.run(
-            lambda nl: [nl.link(name) is not None for name in entry.links] if entry else []
+            lambda nl: [nl.link(name) is not None for name in entry.links] if entry else [False]
         )
-        if not present or not all(present):
+        if not all(present):
             raise cni.CniError(100, f"The sandbox {call.container_id} is not wired as it was; make it again.")
 
     async def _forget(self, container_id: str) -> None:
@@ -262,6 +293,14 @@ class BridgeNetwork:
                 del self._busy[container_id]
             else:
                 self._busy[container_id] = (lock, waiting - 1)
+
+
+def _whole(attachment: Attachment) -> None:
+    if not attachment.ports or len(attachment.ports) != len(attachment.networks):
+        raise RuntimeFailedError(
+            f"Cannot wire capsule {attachment.capsule_uuid}: {len(attachment.ports)} ports on "
+            f"{len(attachment.networks)} networks."
+        )
 
 
 def _result(call: cni.Call, first: Plug) -> dict[str, Any]:

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import msgspec
 
+from askos.adapters.containerd import gvisor
+
 PAUSE_IMAGE = "askos.local/pause:1"
 _CAP_SYS_RESOURCE = 24
 _CRI = 'plugins."io.containerd.grpc.v1.cri"'
@@ -44,6 +46,8 @@ class Settings(msgspec.Struct, frozen=True):
     restrict_oom_score: bool
     disable_apparmor: bool
     enable_selinux: bool
+    runsc: Path | None = None
+    """The program to be called for gVisor; None: there is no gVisor here."""
 
 
 def render(settings: Settings) -> str:
@@ -61,6 +65,8 @@ def render(settings: Settings) -> str:
         f"address = {_quoted(s.socket)}",
         f"[{_CRI}]",
         "disable_tcp_service = true",
+        # Attached clients may be silent for as long as they like.
+        'stream_idle_timeout = "0s"',
         f"sandbox_image = {_quoted(PAUSE_IMAGE)}",
         "netns_mounts_under_state_dir = true",
         "tolerate_missing_hugetlb_controller = true",
@@ -79,6 +85,7 @@ def render(settings: Settings) -> str:
         f"[{_CRI}.containerd.runtimes.runc.options]",
         # A folder of our own, so that runc's leftovers can be told from other users' containers.
         f"Root = {_quoted(s.state / 'runc')}",
+        *(_gvisor(s.runsc, s.state) if s.runsc is not None else ()),
         f"[{_CRI}.registry]",
         f"config_path = {_quoted(s.certs)}",
         # From 2.0 on it is on, at a socket that all containerds of a machine would share.
@@ -87,6 +94,17 @@ def render(settings: Settings) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _gvisor(program: Path, state: Path) -> list[str]:
+    name = f"{_CRI}.containerd.runtimes.{gvisor.HANDLER}"
+    return [
+        f"[{name}]",
+        'runtime_type = "io.containerd.runc.v2"',
+        f"[{name}.options]",
+        f"BinaryName = {_quoted(program)}",
+        f"Root = {_quoted(state / gvisor.HANDLER)}",
+    ]
 
 
 def may_lower_oom_score() -> bool:

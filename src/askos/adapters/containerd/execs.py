@@ -77,6 +77,8 @@ class Exec:
                 raise self._refused(error) from None
             raise
         self._exit = asyncio.create_task(self._wait_exit(), name=f"exec {self._id}")
+        # runsc does not read the size that was asked for with the process.
+        await self.resize(self._request.width, self._request.height)
 
     async def write(self, data: bytes) -> None:
         """Send to standard input; waits while the process does not read, dropped once it has ended."""

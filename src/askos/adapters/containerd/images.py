@@ -119,4 +119,6 @@ def _read(item: Any, info: dict[str, Any]) -> Image:
         size_bytes=item.size,
         entrypoint=list(config.get("Entrypoint") or []),
         command=list(config.get("Cmd") or []),
+        user=str(config.get("User") or ""),
+        stop_signal=str(config.get("StopSignal") or ""),
     )

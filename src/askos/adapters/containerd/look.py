@@ -12,6 +12,7 @@ from typing import Any
 from cri_api.v1 import api_pb2 as cri
 
 from askos.adapters.containerd import spec
+from askos.adapters.containerd.adoptions import Adoptions
 from askos.adapters.containerd.rpc import Client, RpcError
 from askos.ports.runtime import Container, Sandbox
 
@@ -23,22 +24,43 @@ _FINAL_AFTER_US = 3_000_000
 class Observer:
     """Reads what there is of one cloud in one containerd. Methods raise RpcError."""
 
-    def __init__(self, client: Client, instance: str) -> None:
+    def __init__(self, client: Client, instance: str, adoptions: Adoptions) -> None:
         self._client = client
         self._instance = instance
+        self._adoptions = adoptions
         self._kept: dict[str, Any] = {}
 
     async def observe(self, capsule_uuid: str | None) -> tuple[list[Sandbox], list[Container]]:
         """Everything of one capsule, or of all."""
-        labels = {spec.INSTANCE: self._instance}
-        if capsule_uuid is not None:
-            labels[spec.CAPSULE] = capsule_uuid
-        sandboxes, items = await self.lists(labels)
+        request = cri.ListContainersRequest(filter=cri.ContainerFilter(label_selector=self._labels(capsule_uuid)))
+        sandboxes, answer = await asyncio.gather(
+            self.sandboxes(capsule_uuid), self._client.cri("ListContainers", request, LIST_S)
+        )
+        items = list(answer.containers)
         containers = [c for c in await asyncio.gather(*map(self._container, items)) if c is not None]
         if capsule_uuid is None:
             living = {item.id for item in items}
             self._kept = {key: status for key, status in self._kept.items() if key in living}
-        return [spec.read_sandbox(item) for item in sandboxes], containers
+        return sandboxes, containers
+
+    async def sandboxes(self, capsule_uuid: str | None) -> list[Sandbox]:
+        """The sandboxes of one capsule, or of all: those made for it, and those that it has adopted."""
+        before = {sandbox_id for sandbox_id, adoption in self._adoptions.all().items() if adoption.whole}
+        filters = [cri.PodSandboxFilter(label_selector=self._labels(capsule_uuid))]
+        if capsule_uuid is not None:
+            # Adopted ones do not have the capsule's label.
+            filters += [cri.PodSandboxFilter(id=sandbox_id) for sandbox_id in self._adoptions.of_capsule(capsule_uuid)]
+        requests = [cri.ListPodSandboxRequest(filter=one) for one in filters]
+        answers = await asyncio.gather(*(self._client.cri("ListPodSandbox", one, LIST_S) for one in requests))
+        items = [item for answer in answers for item in answer.items]
+        if capsule_uuid is None:
+            for sandbox_id in before - {item.id for item in items}:
+                self._adoptions.remove(sandbox_id)
+        return [sandbox for sandbox in map(self._adoptions.seen, items) if sandbox is not None]
+
+    def _labels(self, capsule_uuid: str | None) -> dict[str, str]:
+        labels = {spec.INSTANCE: self._instance}
+        return labels if capsule_uuid is None else {**labels, spec.CAPSULE: capsule_uuid}
 
     async def lists(self, labels: dict[str, str]) -> tuple[list[Any], list[Any]]:
         """CRI's own lists of the sandboxes and containers with these labels."""

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import re
 import time
+from typing import Any
 
 from cri_api.v1 import api_pb2 as cri
 
@@ -17,7 +18,8 @@ from askos.adapters.containerd.proto import containerd_api_pb2 as api
 from askos.adapters.containerd.reasons import shorten
 from askos.adapters.containerd.rpc import Client, RpcError
 from askos.model.errors import AskosError, NotFoundError, RuntimeFailedError, UnavailableError
-from askos.ports.runtime import PullProgress
+from askos.model.images import DEFAULT_DOMAIN
+from askos.ports.runtime import Credential, PullProgress
 
 STALL_S = 60.0
 # Once everything is here it is unpacked, which the list of downloads does not show.
@@ -48,9 +50,15 @@ _UNREACHABLE = (
 _URL = re.compile(r'"https?://([^/"]+)')
 
 
-async def pull(client: Client, ref: str, progress: PullProgress | None, stall_s: float = STALL_S) -> str:
+async def pull(
+    client: Client,
+    ref: str,
+    progress: PullProgress | None,
+    stall_s: float = STALL_S,
+    credential: Credential | None = None,
+) -> str:
     """Pull a normalised reference; returns what CRI names it by. Raises as `Runtime.pull` does."""
-    request = cri.PullImageRequest(image=cri.ImageSpec(image=ref))
+    request = cri.PullImageRequest(image=cri.ImageSpec(image=ref), auth=_auth(ref, credential))
     pulling = asyncio.create_task(client.cri("PullImage", request, _LONGEST_S))
     meter = _Meter()
     try:
@@ -69,7 +77,7 @@ async def pull(client: Client, ref: str, progress: PullProgress | None, stall_s:
                 )
         answer = await pulling
     except RpcError as error:
-        raise _explained(error, ref) from None
+        raise _explained(_without(credential, error), ref) from None
     finally:
         if not pulling.done():
             pulling.cancel()
@@ -112,6 +120,29 @@ class _Meter:
             return False
         self.moved = time.monotonic()
         return True
+
+
+def _auth(ref: str, credential: Credential | None) -> Any:
+    if credential is None:
+        return None
+    domain = ref.split("/", maxsplit=1)[0]
+    return cri.AuthConfig(
+        username=credential.username,
+        password=credential.password,
+        identity_token=credential.identity_token,
+        registry_token=credential.registry_token,
+        # Only the registry itself is to get it, not a mirror of it.
+        server_address=f"https://{'registry-1.docker.io' if domain == DEFAULT_DOMAIN else domain}",
+    )
+
+
+def _without(credential: Credential | None, error: RpcError) -> RpcError:
+    """The error without a secret that a registry may have sent back."""
+    text = error.text
+    if credential is not None:
+        for secret in (credential.password, credential.identity_token, credential.registry_token):
+            text = text.replace(secret, "(secret)") if secret else text
+    return RpcError(error.method, error.code, text)
 
 
 def _explained(error: RpcError, ref: str) -> AskosError:

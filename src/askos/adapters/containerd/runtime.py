@@ -10,11 +10,13 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from cri_api.v1 import api_pb2 as cri
 
-from askos.adapters.containerd import cgroups, images, layers, spec, teardown
+from askos.adapters.containerd import cgroups, images, layers, spec, stats, teardown
+from askos.adapters.containerd.adopting import Plug
+from askos.adapters.containerd.adoptions import Adoptions
 from askos.adapters.containerd.execs import Exec
 from askos.adapters.containerd.look import LIST_S, Observer
 from askos.adapters.containerd.making import Maker
@@ -22,22 +24,28 @@ from askos.adapters.containerd.proto import containerd_api_pb2 as api
 from askos.adapters.containerd.pull import STALL_S, pull
 from askos.adapters.containerd.reasons import describe
 from askos.adapters.containerd.rpc import Client, RpcError, failed
+from askos.adapters.containerd.stopping import Stopper
+from askos.adapters.containerd.warm import Warm
 from askos.model.errors import ConflictError, NotFoundError, RuntimeFailedError, UnavailableError
 from askos.ports.runtime import (
     Container,
     ContainerConfig,
+    ContainerStats,
+    Credential,
     ExecRequest,
     Image,
+    Limits,
     PullProgress,
     RuntimeEvent,
     Sandbox,
     SandboxConfig,
 )
 
+if TYPE_CHECKING:
+    from askos.adapters.containerd.attach import Attach
+
 _START_S = 60.0
-_STOP_S = 15.0
-_KILLED_S = 10.0
-_SIGKILL = 9
+_UPDATE_S = 30.0
 _TOPICS = {"/tasks/exit": "exit", "/tasks/oom": "oom", "/tasks/start": "start"}
 _T = TypeVar("_T")
 
@@ -46,7 +54,9 @@ class ContainerdRuntime:
     """`ports.runtime.Runtime` over the containerd at `socket`.
 
     `instance`: the cloud's short hex id. Logs go to `<log_root>/<capsule uuid>/`; `state_root` holds the pipes of
-    exec sessions and temporary files. `snapshotter` must be the one that CRI is configured with.
+    exec sessions and temporary files. `snapshotter` must be the one that CRI is configured with. `adoption_root` keeps
+    whose the prepared sandboxes have become, as long as the sandboxes are; by default it is in `state_root`. `plug`
+    connects such a sandbox to its capsule's networks, where the network plugin leaves that to us.
     """
 
     def __init__(
@@ -59,6 +69,8 @@ class ContainerdRuntime:
         snapshotter: str = "overlayfs",
         cgroup_parent: str | None = None,
         pull_stall_s: float = STALL_S,
+        adoption_root: Path | None = None,
+        plug: Plug | None = None,
     ) -> None:
         self.client = Client(socket)
         self.instance = instance
@@ -66,12 +78,25 @@ class ContainerdRuntime:
         self.exec_root = state_root / "exec"
         self.live_execs: set[str] = set()
         """The names of the folders of this process's own exec sessions."""
+        self.oci_handlers = ["runc"]
+        """What containerd is configured with, the default first."""
         self._scratch = state_root / "import"
         self._log_root = log_root
         self._parent = cgroup_parent or cgroups.parent_of(instance)
         self._stall_s = pull_stall_s
-        self._observer = Observer(self.client, instance)
+        self._adoptions = Adoptions(adoption_root or state_root / "adopted")
+        self._observer = Observer(self.client, instance, self._adoptions)
         self._maker = Maker(self.client)
+        self.warm = Warm(
+            self.client,
+            self._maker,
+            self._adoptions,
+            instance,
+            make_config=self._sandbox_config,
+            plug=plug,
+            default_handler=lambda: self.oci_handlers[0],
+        )
+        self._stopper = Stopper(self.client)
         self._images: dict[str, Image] = {}
 
     async def start(self) -> None:
@@ -80,6 +105,7 @@ class ContainerdRuntime:
 
     async def close(self) -> None:
         """Close the connection. Nothing in containerd ends by it."""
+        await self.warm.close()
         await self.client.close()
 
     def held(self) -> AbstractAsyncContextManager[None]:
@@ -99,35 +125,50 @@ class ContainerdRuntime:
     async def run_sandbox(self, config: SandboxConfig) -> str:
         """Make and start a sandbox with its network; returns its id. Raises RuntimeFailedError."""
         self._make_log_folder(config.capsule_uuid)
-        request = cri.RunPodSandboxRequest(config=self._sandbox_config(config))
+        request = cri.RunPodSandboxRequest(config=self._sandbox_config(config), runtime_handler=config.handler)
 
         async def existing() -> tuple[str, bool] | None:
-            labels = {spec.INSTANCE: self.instance, spec.CAPSULE: config.capsule_uuid}
-            sandboxes, _ = await self._observer.lists(labels)
-            found = [s for s in sandboxes if s.metadata.attempt == config.attempt]
-            return (found[0].id, found[0].state == cri.SANDBOX_READY) if found else None
+            found = await self._observer.sandboxes(config.capsule_uuid)
+            return next(((s.id, s.ready) for s in found if s.attempt == config.attempt), None)
 
-        return await _told("make the sandbox", self._maker.sandbox(request, existing))
+        with self.warm.starting():
+            making = self.warm.run(config, existing, lambda: self._maker.sandbox(request, existing))
+            return await _told("make the sandbox", making)
+
+    async def prepare(self, count: int) -> None:
+        """Keep so many sandboxes ready; see `ports.runtime.Runtime.prepare`."""
+        await _told("prepare sandboxes", self.warm.prepare(count))
 
     async def stop_sandbox(self, sandbox_id: str) -> None:
         """Kill what runs in it and take its network away."""
+        await self.warm.settled(sandbox_id)
         await _told("stop the sandbox", self._maker.stop_sandbox(sandbox_id))
 
     async def remove_sandbox(self, sandbox_id: str) -> None:
         """Remove the sandbox and every container in it."""
+        await self.warm.settled(sandbox_id)
         await _told("remove the sandbox", self._maker.remove_sandbox(sandbox_id))
         # containerd forgets the socket of a shim whose start was broken off.
         teardown.shim_socket(self.client.socket, sandbox_id).unlink(missing_ok=True)
+        self._adoptions.remove(sandbox_id)
 
     async def create_container(self, sandbox_id: str, config: ContainerConfig, sandbox: SandboxConfig) -> str:
         """Make a container, not started; returns its id. NotFoundError when its image is not on the host."""
-        self._make_log_folder(config.capsule_uuid)
+        self._make_log_folder(config.capsule_uuid, spec.log_name(config))
         image = config.image_id or images.resolvable(config.image_ref)
-        command, args = await self._command(config, image)
+        known = await self._known(image)
+        command, args = _command(config, known)
         request = cri.CreateContainerRequest(
             pod_sandbox_id=sandbox_id,
-            config=spec.container_config(config, self.instance, image, command, args),
-            sandbox_config=self._sandbox_config(sandbox),
+            config=spec.container_config(
+                config,
+                self.instance,
+                image,
+                command=command,
+                args=args,
+                image_user=known.user if known is not None else "",
+            ),
+            sandbox_config=self._sandbox_config(sandbox, privileged=config.security.privileged),
         )
 
         async def existing() -> tuple[str, bool] | None:
@@ -143,7 +184,10 @@ class ContainerdRuntime:
             return (found[0].id, found[0].state != cri.CONTAINER_UNKNOWN) if found else None
 
         try:
-            return await self._maker.container(request, existing)
+            with self.warm.starting():
+                making = self._maker.container(request, existing)
+                made, _ = await asyncio.gather(making, self.warm.finished(sandbox_id))
+                return made
         except RpcError as error:
             if error.not_found and "resolve image" in error.text:
                 message = f"Image {config.image_ref} is not on this host. Pull it first."
@@ -154,7 +198,8 @@ class ContainerdRuntime:
         """Start a created container. A program that cannot be started: RuntimeFailedError(retryable=False)."""
         try:
             request = cri.StartContainerRequest(container_id=container_id)
-            await self.client.cri("StartContainer", request, _START_S)
+            with self.warm.starting():
+                await self.client.cri("StartContainer", request, _START_S)
         except RpcError as error:
             if "CONTAINER_RUNNING state" in error.text:
                 return
@@ -168,22 +213,18 @@ class ContainerdRuntime:
             reason, retryable = describe(status.message)
             raise RuntimeFailedError(f"Could not start the container: {reason}", retryable=retryable)
 
-    async def stop_container(self, container_id: str, timeout_s: int) -> None:
-        """The image's stop signal (SIGTERM by default), then SIGKILL after `timeout_s`."""
-        request = cri.StopContainerRequest(container_id=container_id, timeout=timeout_s)
-        try:
-            await self.client.cri("StopContainer", request, timeout_s + _STOP_S)
-        except RpcError as error:
-            if error.not_found:
-                return
-            if error.code != "deadline_exceeded":
-                raise failed(error, "stop the container") from None
-            await _told("kill the container", self._kill_hard(container_id))
+    async def stop_container(self, container_id: str, timeout_s: int, stop_signal: str | None = None) -> None:
+        """The stop signal (`stop_signal`, else the image's, else SIGTERM), then SIGKILL after `timeout_s`.
+
+        InvalidError for a signal that there is not.
+        """
+        await _told("stop the container", self._stopper.stop(container_id, timeout_s, stop_signal))
 
     async def remove_container(self, container_id: str) -> None:
         """Remove a container; kills it first when it runs."""
         await _told("remove the container", self._maker.remove_container(container_id))
         self._observer.forget(container_id)
+        self._stopper.forget(container_id)
 
     async def signal(self, container_id: str, signum: int) -> None:
         """Send a signal to the container's first process. ConflictError when it does not run."""
@@ -195,6 +236,12 @@ class ContainerdRuntime:
                 message = "Cannot send a signal: the container does not run. Start it first."
                 raise ConflictError(message) from None
             raise failed(error, f"send signal {signum}") from None
+
+    async def update_limits(self, container_id: str, limits: Limits) -> None:
+        """Change what a created or running container may use, in place. The oom score stays as it was."""
+        request = cri.UpdateContainerResourcesRequest(container_id=container_id, linux=spec.changed_resources(limits))
+        calling = self.client.cri("UpdateContainerResources", request, _UPDATE_S)
+        await _told("change the limits of the container", calling)
 
     async def carry_layer(self, from_id: str, to_id: str) -> None:
         """Exchange the writable layers of two containers that do not run, one of which has never started."""
@@ -211,6 +258,56 @@ class ContainerdRuntime:
         await session.start()
         return session
 
+    async def attach(self, container_id: str, *, stdin: bool, tty: bool) -> Attach:
+        """Connect to the streams of a running container; see `ports.runtime.Runtime.attach`."""
+        from askos.adapters.containerd.attach import Attach
+
+        session = Attach(self.client, container_id, stdin=stdin, tty=tty)
+        await session.start()
+        return session
+
+    async def stats(self, capsule_uuid: str | None = None) -> list[ContainerStats]:
+        """Of the running containers of one capsule, or of all."""
+        return await _told("measure the containers", stats.read(self.client, self.instance, capsule_uuid))
+
+    # Control groups
+
+    async def prepare_group(self, capsule_uuid: str, pids_max: int, limits: Limits) -> None:
+        """Make the capsule's control group, or change its limits; see `ports.runtime.Runtime.prepare_group`."""
+        try:
+            await asyncio.to_thread(
+                cgroups.prepare,
+                self.instance,
+                capsule_uuid,
+                pids_max=pids_max,
+                cpu_shares=limits.cpu_shares,
+                cpu_quota_us=limits.cpu_quota_us,
+                cpu_period_us=limits.cpu_period_us,
+                memory_bytes=limits.memory_bytes,
+            )
+        except OSError as error:
+            message = f"Could not limit the capsule: {error.strerror} ({error.filename}). It is tried again."
+            raise RuntimeFailedError(message) from None
+
+    async def discard_group(self, capsule_uuid: str) -> None:
+        """Kill what is left in the capsule's control group and remove it; nothing when there is none."""
+        if not await asyncio.to_thread(cgroups.discard, self.instance, capsule_uuid):
+            group = cgroups.parent_of(self.instance, capsule_uuid)
+            message = f"Could not remove the control group {group}: a process in it does not end. It is tried again."
+            raise RuntimeFailedError(message)
+
+    async def capsule_groups(self) -> set[str]:
+        """The capsules that have a control group."""
+        return await asyncio.to_thread(cgroups.capsules, self.instance)
+
+    def group_of(self, capsule_uuid: str) -> str:
+        """What `SandboxConfig.cgroup_parent` must say for a capsule with a group."""
+        return cgroups.parent_of(self.instance, capsule_uuid)
+
+    def handlers(self) -> list[str]:
+        """The OCI runtimes that sandboxes can ask for; the first is the default."""
+        return list(self.oci_handlers)
+
     # Images
 
     async def image(self, ref: str) -> Image | None:
@@ -222,10 +319,10 @@ class ContainerdRuntime:
         """All images on the host, without the sandbox image."""
         return await _told("list the images", images.every(self.client, self._images))
 
-    async def pull(self, ref: str, progress: PullProgress | None = None) -> Image:
+    async def pull(self, ref: str, progress: PullProgress | None = None, credential: Credential | None = None) -> Image:
         """Fetch an image; see `ports.runtime.Runtime.pull` for the errors."""
         name = images.resolvable(ref)
-        found = await self.image(await pull(self.client, name, progress, self._stall_s))
+        found = await self.image(await pull(self.client, name, progress, self._stall_s, credential))
         if found is None:
             raise RuntimeFailedError(f"Pulled {name}, but it is gone again. It is tried again.")
         return found
@@ -259,34 +356,17 @@ class ContainerdRuntime:
 
     # Helpers
 
-    def _sandbox_config(self, config: SandboxConfig) -> Any:
-        return spec.sandbox_config(config, self.instance, self._parent, self._log_root)
+    def _sandbox_config(self, config: SandboxConfig, *, privileged: bool = False) -> Any:
+        return spec.sandbox_config(config, self.instance, self._parent, self._log_root, privileged=privileged)
 
-    def _make_log_folder(self, capsule_uuid: str) -> None:
-        (self._log_root / capsule_uuid).mkdir(parents=True, exist_ok=True, mode=0o750)
+    def _make_log_folder(self, capsule_uuid: str, log_name: str = "") -> None:
+        folder = self._log_root / capsule_uuid
+        folder.mkdir(parents=True, exist_ok=True, mode=0o750)
+        (folder / log_name).parent.mkdir(parents=True, exist_ok=True, mode=0o750)
 
-    async def _command(self, config: ContainerConfig, image: str) -> tuple[list[str], list[str]]:
-        """CRI's command and args for OCI's entrypoint and command."""
-        command = config.command or []
-        if config.entrypoint is None:
-            return [], command
-        if config.entrypoint:
-            return config.entrypoint, command
-        # No entrypoint at all, not even the image's: CRI can only say that with a command of its own.
-        if not command:
-            found = await self.image(image)
-            command = found.command if found else []
-        return command, []
-
-    async def _kill_hard(self, container_id: str) -> None:
-        request = api.KillRequest(container_id=container_id, signal=_SIGKILL, all=True)
-        try:
-            await self.client.call("tasks.v1.Tasks/Kill", request, LIST_S)
-        except RpcError as error:
-            if not error.not_found and error.code != "failed_precondition":
-                raise
-        again = cri.StopContainerRequest(container_id=container_id, timeout=0)
-        await self.client.cri("StopContainer", again, _KILLED_S)
+    async def _known(self, image: str) -> Image | None:
+        """What an image's configuration says, which for an id never changes."""
+        return self._images.get(image) or await self.image(image)
 
     async def _carried(self, from_id: str, to_id: str) -> tuple[Path, Path]:
         old, new = await asyncio.gather(self._observer.status(from_id), self._observer.status(to_id))
@@ -300,6 +380,17 @@ class ContainerdRuntime:
             layers.writable_folder(self.client, self.snapshotter, to_id),
         )
         return source, target
+
+
+def _command(config: ContainerConfig, image: Image | None) -> tuple[list[str], list[str]]:
+    """CRI's command and args for OCI's entrypoint and command."""
+    command = config.command or []
+    if config.entrypoint is None:
+        return [], command
+    if config.entrypoint:
+        return config.entrypoint, command
+    # No entrypoint at all, not even the image's: CRI can only say that with a command of its own.
+    return command or (image.command if image is not None else []), []
 
 
 async def _told(what: str, doing: Awaitable[_T]) -> _T:

@@ -1,9 +1,4 @@
-"""What is asked of CRI for sandboxes and containers, and the reading of its answers.
-
-The safety defaults are docker's: its capabilities, the runtime's seccomp profile, no new privileges, and the paths
-of /proc and /sys that reveal or change the host hidden or read-only. They are spelled out here rather than left to
-the runtime, whose own defaults differ between versions.
-"""
+"""What is asked of CRI for sandboxes and containers, and the reading of its answers."""
 
 from __future__ import annotations
 
@@ -13,7 +8,8 @@ from typing import Any
 import msgspec
 from cri_api.v1 import api_pb2 as cri
 
-from askos.ports.runtime import Container, ContainerConfig, Sandbox, SandboxConfig
+from askos.adapters.containerd import security
+from askos.ports.runtime import Container, ContainerConfig, Limits, Sandbox, SandboxConfig
 
 INSTANCE = "askos.io/instance"
 CAPSULE = "askos.io/capsule"
@@ -21,46 +17,23 @@ PROJECT = "askos.io/project"
 NAME = "askos.io/name"
 RUN = "askos.io/run"
 ATTEMPT = "askos.io/attempt"
+SPEC_HASH = "askos.io/spec-hash"
 
 _SHARES_PER_CPU = 1024
-_CAPABILITIES = [
-    "AUDIT_WRITE",
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "FOWNER",
-    "FSETID",
-    "KILL",
-    "MKNOD",
-    "NET_BIND_SERVICE",
-    "NET_RAW",
-    "SETFCAP",
-    "SETGID",
-    "SETPCAP",
-    "SETUID",
-    "SYS_CHROOT",
-]
-_MASKED = [
-    "/proc/acpi",
-    "/proc/asound",
-    "/proc/interrupts",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/sys/devices/virtual/powercap",
-    "/sys/firmware",
-]
-_READONLY = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
+_LEAST_SHARES = 2
+_HOSTS = "/etc/hosts"
+_OUT_OF_MEMORY = "OOMKilled"
 # As docker does for a namespace of its own: low ports and ping without privileges harm nobody there.
 _SYSCTLS = {"net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 2147483647"}
 _STATES = {0: "created", 1: "running", 2: "exited"}
 
 
-def sandbox_config(config: SandboxConfig, instance: str, parent: str, logs: Path) -> Any:
-    """CRI's PodSandboxConfig. The capsule's uuid is the pod's name and uid: CNI gets it as K8S_POD_UID."""
+def sandbox_config(config: SandboxConfig, instance: str, parent: str, logs: Path, *, privileged: bool = False) -> Any:
+    """CRI's PodSandboxConfig. The capsule's uuid is the pod's name and uid: CNI gets it as K8S_POD_UID.
+
+    `parent`: the control group above, unless the configuration has its own. `privileged`: for the request that makes
+    a privileged container, which CRI refuses in a sandbox that is not said to be so.
+    """
     labels = {
         **config.labels,
         INSTANCE: instance,
@@ -75,19 +48,24 @@ def sandbox_config(config: SandboxConfig, instance: str, parent: str, logs: Path
         ),
         hostname=config.hostname,
         log_directory=str(logs / config.capsule_uuid),
-        dns_config=cri.DNSConfig(servers=config.dns_servers, searches=config.dns_search),
+        dns_config=cri.DNSConfig(servers=config.dns_servers, searches=config.dns_search, options=config.dns_options),
         labels=labels,
         linux=cri.LinuxPodSandboxConfig(
-            cgroup_parent=parent,
-            sysctls=_SYSCTLS,
+            cgroup_parent=config.cgroup_parent or parent,
+            sysctls={**_SYSCTLS, **config.sysctls},
             security_context=cri.LinuxSandboxSecurityContext(
-                namespace_options=_namespaces(), seccomp=_seccomp(), readonly_rootfs=True
+                namespace_options=security.namespaces(config.share_pid),
+                seccomp=security.seccomp(),
+                readonly_rootfs=True,
+                privileged=privileged,
             ),
         ),
     )
 
 
-def container_config(config: ContainerConfig, instance: str, image: str, command: list[str], args: list[str]) -> Any:
+def container_config(
+    config: ContainerConfig, instance: str, image: str, *, command: list[str], args: list[str], image_user: str
+) -> Any:
     """CRI's ContainerConfig; `command` and `args` as CRI means them (empty: the image's)."""
     return cri.ContainerConfig(
         metadata=cri.ContainerMetadata(name=container_name(config), attempt=config.attempt),
@@ -102,25 +80,32 @@ def container_config(config: ContainerConfig, instance: str, image: str, command
             NAME: config.name,
             RUN: str(config.run),
             ATTEMPT: str(config.attempt),
+            **({SPEC_HASH: config.spec_hash} if config.spec_hash else {}),
         },
-        log_path=f"{config.run}-{config.attempt}.log",
-        mounts=[cri.Mount(container_path="/etc/hosts", host_path=config.hosts_file)] if config.hosts_file else [],
+        log_path=log_name(config),
+        mounts=_mounts(config),
         stdin=config.interactive,
+        stdin_once=config.stdin_once,
         tty=config.tty,
         linux=cri.LinuxContainerConfig(
-            resources=cri.LinuxContainerResources(
-                cpu_shares=max(2, int(_SHARES_PER_CPU * config.cpu)),
-                memory_limit_in_bytes=config.memory_bytes,
-            ),
-            security_context=cri.LinuxContainerSecurityContext(
-                capabilities=cri.Capability(drop_capabilities=["ALL"], add_capabilities=_CAPABILITIES),
-                namespace_options=_namespaces(),
-                no_new_privs=True,
-                seccomp=_seccomp(),
-                masked_paths=_MASKED,
-                readonly_paths=_READONLY,
-            ),
+            resources=_resources(_limits(config)),
+            security_context=security.container_context(config.security, config.share_pid, image_user),
         ),
+    )
+
+
+def log_name(config: ContainerConfig) -> str:
+    """The log's path below the log folder of the capsule."""
+    return config.log_name or f"{config.run}-{config.attempt}.log"
+
+
+def changed_resources(limits: Limits) -> Any:
+    """CRI's LinuxContainerResources for a change in place: there, what is not said stays as it was."""
+    return cri.LinuxContainerResources(
+        cpu_shares=max(_LEAST_SHARES, limits.cpu_shares),
+        cpu_period=limits.cpu_period_us,
+        cpu_quota=limits.cpu_quota_us or -1,
+        memory_limit_in_bytes=limits.memory_bytes or -1,
     )
 
 
@@ -153,6 +138,7 @@ def read_container(item: Any, status: Any | None) -> Container:
         state=state,  # type: ignore[arg-type]  # one of the four
         created_us=item.created_at // 1000,
         image_id=item.image_ref,
+        spec_hash=item.labels.get(SPEC_HASH, ""),
     )
     if status is None:
         return container
@@ -170,6 +156,7 @@ def read_container(item: Any, status: Any | None) -> Container:
         message=status.message or None,
         started_us=started_us,
         finished_us=finished_us,
+        oom_killed=status.reason == _OUT_OF_MEMORY,
     )
 
 
@@ -177,9 +164,33 @@ def _number(text: str | None) -> int:
     return int(text) if text and text.isdigit() else 0
 
 
-def _namespaces() -> Any:
-    return cri.NamespaceOption(network=cri.POD, pid=cri.CONTAINER, ipc=cri.POD)
+def _limits(config: ContainerConfig) -> Limits:
+    if config.limits is not None:
+        return config.limits
+    return Limits(cpu_shares=int(_SHARES_PER_CPU * config.cpu), memory_bytes=config.memory_bytes)
 
 
-def _seccomp() -> Any:
-    return cri.SecurityProfile(profile_type=cri.SecurityProfile.RuntimeDefault)
+def _resources(limits: Limits) -> Any:
+    return cri.LinuxContainerResources(
+        cpu_shares=max(_LEAST_SHARES, limits.cpu_shares),
+        cpu_period=limits.cpu_period_us if limits.cpu_quota_us else 0,
+        cpu_quota=limits.cpu_quota_us,
+        memory_limit_in_bytes=limits.memory_bytes,
+        # Where it may not be lowered, containerd takes the lowest that it may (see config.restrict_oom_score).
+        oom_score_adj=limits.oom_score_adj or 0,
+    )
+
+
+def _mounts(config: ContainerConfig) -> list[Any]:
+    mounts = [
+        cri.Mount(
+            container_path=mount.container_path,
+            host_path=mount.host_path,
+            readonly=mount.read_only,
+            propagation=cri.PROPAGATION_PRIVATE,
+        )
+        for mount in config.mounts
+    ]
+    if config.hosts_file and all(mount.container_path != _HOSTS for mount in config.mounts):
+        mounts.append(cri.Mount(container_path=_HOSTS, host_path=config.hosts_file))
+    return mounts

@@ -25,7 +25,7 @@ from pathlib import Path
 import msgspec
 from cri_api.v1 import api_pb2 as cri
 
-from askos.adapters.containerd import config, processes, teardown
+from askos.adapters.containerd import config, gvisor, processes, teardown
 from askos.adapters.containerd.processes import Process
 from askos.adapters.containerd.rpc import Client, RpcError
 from askos.model.errors import SetupError
@@ -73,6 +73,8 @@ class PrivateContainerd:
         self.socket = self.state / "c.sock"
         self.log = self.data / "log" / "containerd.log"
         self.snapshotter = "overlayfs"
+        self.handlers = ["runc"]
+        """The OCI runtimes it is configured with, the default first; known once it is started."""
         self.restarts = 0
         self.answering = asyncio.Event()
         """Set while containerd is known to answer."""
@@ -165,6 +167,11 @@ class PrivateContainerd:
 
     async def _make_config(self) -> str:
         self.snapshotter = "overlayfs" if await config.carries_overlay(self.root) else "native"
+        runsc = gvisor.installed()
+        program = self.state / "askos-runsc"
+        if runsc is not None:
+            await asyncio.to_thread(gvisor.write_program, program, runsc)
+        self.handlers = ["runc"] if runsc is None else ["runc", gvisor.HANDLER]
         return config.render(
             config.Settings(
                 root=self.root,
@@ -177,6 +184,7 @@ class PrivateContainerd:
                 restrict_oom_score=not config.may_lower_oom_score(),
                 disable_apparmor=not config.has_apparmor(),
                 enable_selinux=config.has_selinux(),
+                runsc=None if runsc is None else program,
             )
         )
 

@@ -12,7 +12,7 @@ import hashlib
 import signal
 from pathlib import Path
 
-from askos.adapters.containerd import cgroups, cnicache, mounts, processes
+from askos.adapters.containerd import cgroups, cnicache, gvisor, mounts, processes
 from askos.adapters.containerd.processes import Process
 from askos.adapters.containerd.rpc import NAMESPACE
 
@@ -52,6 +52,6 @@ async def end_everything(state: Path, socket: Path, instance: str) -> None:
             break
     await asyncio.to_thread(cgroups.remove_cgroups, instance)
     await asyncio.to_thread(mounts.unmount_below, state)
-    for folder in ("runc", "io.containerd.runtime.v2.task", "io.containerd.grpc.v1.cri"):
+    for folder in ("runc", gvisor.HANDLER, "io.containerd.runtime.v2.task", "io.containerd.grpc.v1.cri"):
         await asyncio.to_thread(mounts.remove_tree, state / folder)
     await asyncio.to_thread(cnicache.remove, state, set())

@@ -24,6 +24,9 @@ _log = logging.getLogger(__name__)
 PROTOCOL = 1
 _RETRY_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
+_MOST_REPORTS = 200
+"""In one message, which is one transaction of the server."""
+
 _assignment_of = msgspec.json.Decoder(Assignment).decode
 _encode = msgspec.json.encode
 
@@ -72,8 +75,8 @@ class LinkClient:
     def send(self, reports: list[CapsuleReport]) -> None:
         """See `ports.link.Uplink`."""
         if self._outbox is not None and reports:
-            body = pb.Reports(report_json=[_encode(r) for r in reports])
-            self._outbox.put_nowait(pb.AgentMessage(reports=body))
+            for part in frames.batches((_encode(r) for r in reports), _MOST_REPORTS):
+                self._outbox.put_nowait(pb.AgentMessage(reports=pb.Reports(report_json=part)))
 
     async def run(self, facts: HostFacts, orders: Orders, handler: CallHandler) -> None:
         """See `ports.link.Uplink`."""
@@ -93,7 +96,7 @@ class LinkClient:
             failures += 1
 
     async def _session(self, facts: HostFacts, orders: Orders, handler: CallHandler) -> None:
-        options = [("grpc.max_receive_message_length", 64 << 20)]
+        options = [("grpc.max_receive_message_length", frames.MAX_MESSAGE)]
         async with grpc.aio.insecure_channel(self._address, options=options) as channel:
             stub = pb_grpc.LinkStub(channel)
             stream = stub.Connect()
@@ -102,6 +105,7 @@ class LinkClient:
             outbox: asyncio.Queue[pb.AgentMessage] = asyncio.Queue()
             heartbeat_s = 10
             sender: asyncio.Task[None] | None = None
+            snapshot: list[Assignment] = []
             try:
                 while True:
                     message = await stream.read()
@@ -113,7 +117,11 @@ class LinkClient:
                     if kind == "welcome":
                         heartbeat_s = message.welcome.heartbeat_s or heartbeat_s
                     elif kind == "snapshot":
-                        orders.snapshot([_assignment_of(a) for a in message.snapshot.assignment_json])
+                        snapshot += [_assignment_of(a) for a in message.snapshot.assignment_json]
+                        if message.snapshot.more:
+                            continue
+                        orders.snapshot(snapshot)
+                        snapshot = []
                         self._outbox = outbox
                         self.send(orders.reports())
                         if sender is None:
@@ -142,7 +150,11 @@ async def _send(stream: Any, outbox: asyncio.Queue[pb.AgentMessage], heartbeat_s
         except TimeoutError:
             message = pb.AgentMessage(heartbeat=pb.Heartbeat())
         # Reports that queued up meanwhile travel as one message and become one transaction.
-        while message.WhichOneof("body") == "reports" and len(message.reports.report_json) < 200:
+        while (
+            message.WhichOneof("body") == "reports"
+            and len(message.reports.report_json) < _MOST_REPORTS
+            and message.ByteSize() < frames.BATCH
+        ):
             try:
                 more = outbox.get_nowait()
             except asyncio.QueueEmpty:

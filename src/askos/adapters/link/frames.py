@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -13,6 +14,12 @@ from askos.ports.calls import Frame
 CHUNK = 256 * 1024
 """Largest piece of data in one frame, in bytes; gRPC's own limit is 4 MiB a message."""
 
+MAX_MESSAGE = 16 << 20
+"""Largest message that either end takes, in bytes."""
+BATCH = 4 << 20
+"""Bodies are put together into one message up to so many bytes. One alone may be larger: an assignment has at most
+1 MiB of content, which base64 and quoting make three."""
+
 _KINDS: dict[str, type[errors.AskosError]] = {
     "invalid": errors.InvalidError,
     "not-found": errors.NotFoundError,
@@ -20,6 +27,20 @@ _KINDS: dict[str, type[errors.AskosError]] = {
     "forbidden": errors.ForbiddenError,
     "unavailable": errors.UnavailableError,
 }
+
+
+def batches(bodies: Iterable[bytes], most: int = 1 << 30) -> Iterator[list[bytes]]:
+    """Bodies in lists of at most `most`, each of which fits into one message."""
+    batch: list[bytes] = []
+    size = 0
+    for body in bodies:
+        if batch and (size + len(body) > BATCH or len(batch) >= most):
+            yield batch
+            batch, size = [], 0
+        batch.append(body)
+        size += len(body)
+    if batch:
+        yield batch
 
 
 def to_wire(frame: Frame) -> pb.CallFrame:

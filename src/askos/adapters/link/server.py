@@ -115,7 +115,7 @@ class LinkServer(pb_grpc.LinkServicer):  # type: ignore[misc]  # generated witho
 
     async def start(self, address: str) -> None:
         """Listen on a gRPC address, such as unix:/run/link.sock."""
-        self._server = grpc.aio.server(options=[("grpc.max_receive_message_length", 16 << 20)])
+        self._server = grpc.aio.server(options=[("grpc.max_receive_message_length", frames.MAX_MESSAGE)])
         pb_grpc.add_LinkServicer_to_server(self, self._server)
         self._server.add_insecure_port(address)
         await self._server.start()
@@ -220,8 +220,10 @@ class LinkServer(pb_grpc.LinkServicer):  # type: ignore[misc]  # generated witho
     async def _snapshot(self, session: _Session, context: Any) -> None:
         assignments = await self._store.assignments(session.facts.uuid)
         session.sent = {a.capsule_uuid: (a.epoch, a.wish.generation) for a in assignments}
-        body = pb.Snapshot(assignment_json=[_encode(a) for a in assignments])
-        await context.write(pb.ServerMessage(snapshot=body))
+        parts = list(frames.batches(_encode(a) for a in assignments)) or [[]]
+        for number, part in enumerate(parts, 1):
+            body = pb.Snapshot(assignment_json=part, more=number < len(parts))
+            await context.write(pb.ServerMessage(snapshot=body))
 
     async def _send(self, session: _Session, context: Any) -> None:
         loop = asyncio.get_running_loop()
@@ -232,10 +234,8 @@ class LinkServer(pb_grpc.LinkServicer):  # type: ignore[misc]  # generated witho
                     await session.wake.wait()
             except TimeoutError:
                 resync_at = loop.time() + RESYNC_S
-                current = {a.capsule_uuid: a for a in await self._store.assignments(session.facts.uuid)}
-                session.touched.update(
-                    uuid for uuid, a in current.items() if session.sent.get(uuid) != (a.epoch, a.wish.generation)
-                )
+                current = await self._store.generations(session.facts.uuid)
+                session.touched.update(uuid for uuid, now in current.items() if session.sent.get(uuid) != now)
                 session.touched.update(session.sent.keys() - current.keys())
             session.wake.clear()
             outbox, session.outbox = session.outbox, []
@@ -252,9 +252,8 @@ class LinkServer(pb_grpc.LinkServicer):  # type: ignore[misc]  # generated witho
             if session.sent.get(a.capsule_uuid) != (a.epoch, a.wish.generation):
                 session.sent[a.capsule_uuid] = (a.epoch, a.wish.generation)
                 fresh.append(a)
-        if fresh:
-            body = pb.Assignments(assignment_json=[_encode(a) for a in fresh])
-            await context.write(pb.ServerMessage(changed=body))
+        for part in frames.batches(_encode(a) for a in fresh):
+            await context.write(pb.ServerMessage(changed=pb.Assignments(assignment_json=part)))
         gone = sorted(touched - {a.capsule_uuid for a in assignments})
         for uuid in gone:
             session.sent.pop(uuid, None)

@@ -55,6 +55,19 @@ class Database:
             yield connection
 
     @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[AsyncConnection]:
+        """A connection whose queries all see the state of the first one."""
+        if self.is_sqlite:
+            async with self._readers.connect() as connection:
+                await connection.exec_driver_sql("BEGIN")
+                yield connection
+                await connection.rollback()
+        else:
+            async with self._readers.connect() as connection:
+                await connection.execution_options(isolation_level="REPEATABLE READ")
+                yield connection
+
+    @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
         """A write transaction. Raises UnavailableError when the disk is full or the file cannot be written."""
         async with self._write_lock:

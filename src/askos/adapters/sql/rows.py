@@ -8,14 +8,28 @@ import msgspec
 from sqlalchemy import Row
 
 from askos.adapters.sql import schema
-from askos.model.capsules import Assignment, Capsule, CapsuleSpec, Network, Placement, Port, Report, Wish
+from askos.model.capsules import (
+    Assignment,
+    Capsule,
+    CapsuleSpec,
+    Network,
+    Placement,
+    Port,
+    Report,
+    VolumeGrant,
+    Wish,
+)
 from askos.model.hosts import Host, HostFacts
-from askos.plan import zun_status
+from askos.model.pods import Content, Event
+from askos.plan import placement, zun_status
+from askos.ports.store import Change
 
 encode = msgspec.json.encode
 spec_of = msgspec.json.Decoder(CapsuleSpec).decode
 wish_of = msgspec.json.Decoder(Wish).decode
 report_of = msgspec.json.Decoder(Report).decode
+capsule_of = msgspec.json.Decoder(Capsule).decode
+labels_of = msgspec.json.Decoder(dict[str, str]).decode
 facts_of = msgspec.json.Decoder(HostFacts).decode
 
 
@@ -24,9 +38,9 @@ def text(value: Any) -> str:
     return encode(value).decode()
 
 
-def derived(wish: Wish, placement: Placement, report: Report) -> dict[str, Any]:
+def derived(wish: Wish, placed: Placement, report: Report) -> dict[str, Any]:
     """The derived columns, written together with whatever they derive from."""
-    view = zun_status.view(wish, placement, report)
+    view = zun_status.view(wish, placed, report)
     return {
         "status": view.status,
         "status_reason": view.status_reason,
@@ -35,8 +49,8 @@ def derived(wish: Wish, placement: Placement, report: Report) -> dict[str, Any]:
     }
 
 
-def capsule(row: Row[Any], ports: list[Port], networks: dict[str, Network]) -> Capsule:
-    """One row of `schema.capsules` with its ports."""
+def capsule(row: Row[Any], ports: list[Port], networks: dict[str, Network], volumes: list[VolumeGrant]) -> Capsule:
+    """One row of `schema.capsules` with its ports and volumes."""
     return Capsule(
         uuid=row.uuid,
         project_id=row.project_id,
@@ -53,10 +67,24 @@ def capsule(row: Row[Any], ports: list[Port], networks: dict[str, Network]) -> C
         id=row.id,
         ports=ports,
         networks=[networks[p.network_uuid] for p in ports],
+        volumes=volumes,
+        content_revision=row.content_revision,
     )
 
 
-def assignment(c: Capsule) -> Assignment:
+def claimed(spec: CapsuleSpec) -> dict[str, Any]:
+    """The columns that repeat what a spec says."""
+    wanted = placement.claim(spec)
+    containers = spec.containers if spec.pod is None else spec.pod.spec.containers
+    return {
+        "cpu": wanted.cpu,
+        "memory_mib": wanted.memory_mib,
+        "image": containers[0].image,
+        "auto_remove": spec.auto_remove,
+    }
+
+
+def assignment(c: Capsule, content: Content) -> Assignment:
     """What the capsule's host is told."""
     return Assignment(
         capsule_uuid=c.uuid,
@@ -68,7 +96,31 @@ def assignment(c: Capsule) -> Assignment:
         ports=c.ports,
         networks=c.networks,
         report=c.report,
+        kind=c.kind,
+        volumes=c.volumes,
+        content=content,
+        content_revision=c.content_revision,
+        created_us=c.created_us,
     )
+
+
+def change(row: Row[Any]) -> Change:
+    """One row of `schema.changes`."""
+    return Change(
+        row.revision,
+        row.kind,
+        row.uuid,
+        row.deleted,
+        project_id=row.project_id,
+        last=None if row.last is None else msgspec.structs.replace(capsule_of(row.last), revision=row.revision),
+        created=row.created,
+        labels_before=None if row.labels_before is None else labels_of(row.labels_before),
+    )
+
+
+def event(row: Row[Any]) -> Event:
+    """One row of `schema.capsule_events`."""
+    return Event(row.type, row.reason, row.message, row.container, row.last_us, row.times, row.first_us)
 
 
 def port(row: Row[Any]) -> Port:

@@ -14,11 +14,14 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
     Text,
     UniqueConstraint,
+    false,
+    text,
 )
 
 metadata = MetaData(
@@ -73,8 +76,12 @@ capsules = Table(
     Column("user_id", String(64), nullable=False),
     Column("name", String(255), nullable=False),  # user
     Column("kind", String(16), nullable=False),
+    Column("namespace", String(63), nullable=False, server_default=text("''")),  # user: of pods, else empty
+    Column("token", String(255), nullable=True),  # user: the client's own id of the create
     Column("spec", Text, nullable=False),  # user: CapsuleSpec
     Column("wish", Text, nullable=False),  # user: Wish
+    Column("content", LargeBinary, nullable=True),  # user: Content, sealed (sealing.py); NULL: empty
+    Column("content_revision", BigInteger, nullable=False, server_default="0"),  # user: grows with the content
     Column("wish_state", String(16), nullable=False),  # user: Wish.state, to search by
     Column("host_uuid", String(36), ForeignKey("hosts.uuid"), nullable=True),  # placement
     Column("epoch", BigInteger, nullable=False),  # placement
@@ -92,6 +99,7 @@ capsules = Table(
     Column("updated_us", BigInteger, nullable=True),
     Index("ix_capsules_project", "project_id", "kind", "id"),
     Index("ix_capsules_name", "project_id", "name"),
+    Index("ix_capsules_token", "project_id", "token", unique=True),
     Index("ix_capsules_host", "host_uuid"),
     Index("ix_capsules_wish", "wish_state", "host_uuid"),
     # Never give an id a second time: paging by id relies on it.
@@ -117,6 +125,37 @@ ports = Table(
     UniqueConstraint("network_uuid", "address_number", name="uq_ports_address"),
 )
 
+capsule_labels = Table(
+    "capsule_labels",
+    metadata,
+    Column("capsule_uuid", String(36), ForeignKey("capsules.uuid", ondelete="CASCADE"), primary_key=True),
+    Column("key", String(317), primary_key=True),
+    Column("value", String(63), nullable=False),
+    Index("ix_capsule_labels_key", "key", "value"),
+)
+"""The labels of pods, repeated from their spec, to select by."""
+
+capsule_events = Table(
+    "capsule_events",
+    metadata,
+    Column("id", _BIG, primary_key=True, autoincrement=True),
+    Column(
+        "capsule_uuid",
+        String(36),
+        ForeignKey("capsules.uuid", ondelete="CASCADE"),
+        nullable=False,
+        index=True,
+    ),
+    Column("type", String(16), nullable=False),
+    Column("reason", String(255), nullable=False),
+    Column("message", Text, nullable=False),
+    Column("container", String(63), nullable=False),
+    Column("times", BigInteger, nullable=False),
+    Column("first_us", BigInteger, nullable=False),
+    Column("last_us", BigInteger, nullable=False),
+)
+"""agent: what was told about a capsule, one row for equal ones."""
+
 changes = Table(
     "changes",
     metadata,
@@ -126,9 +165,45 @@ changes = Table(
     Column("project_id", String(64), nullable=True),
     Column("deleted", Boolean, nullable=False),
     Column("at_us", BigInteger, nullable=False),
+    Column("created", Boolean, nullable=False, server_default=false()),
+    Column("last", Text, nullable=True),  # of a deleted pod: Capsule, as it was in the end
+    Column("labels_before", Text, nullable=True),  # of a pod whose labels were replaced
     sqlite_autoincrement=True,
 )
-"""The change log: one row per committed change. Watchers resume from a revision; old rows are pruned."""
+"""The change log: one row per committed change. Watchers resume from a revision; old rows are pruned, up to the
+revision in the fact "pruned_revision"."""
+
+volumes = Table(
+    "volumes",
+    metadata,
+    Column("uuid", String(36), primary_key=True),
+    Column("project_id", String(64), nullable=False),
+    Column("user_id", String(64), nullable=False),
+    Column("name", String(255), nullable=False),  # user
+    Column("live_name", String(255), nullable=True),  # the name, until the volume is to be deleted
+    Column("size_gib", Integer, nullable=False),  # user
+    Column("multiattach", Boolean, nullable=False),  # user
+    Column("host_uuid", String(36), nullable=True),  # placement, once; hosts come and go, so no foreign key
+    Column("deleted", Boolean, nullable=False),  # user: the wish
+    Column("hidden", Boolean, nullable=False),  # server: its host does not answer, and nobody waits for it any more
+    Column("failure", Text, nullable=True),  # agent: why it could not remove the file
+    Column("created_us", BigInteger, nullable=False),
+    UniqueConstraint("project_id", "live_name", name="uq_volumes_live_name"),
+    Index("ix_volumes_deleted", "deleted", "host_uuid"),
+)
+
+volume_attachments = Table(
+    "volume_attachments",
+    metadata,
+    Column("capsule_uuid", String(36), ForeignKey("capsules.uuid"), primary_key=True),
+    Column("name", String(63), primary_key=True),  # of the pod's volume
+    Column("volume_uuid", String(36), ForeignKey("volumes.uuid"), nullable=False, index=True),
+    Column("read_only", Boolean, nullable=False),
+    Column("auto_remove", Boolean, nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+)
+"""Written with a capsule's create, removed with its row. No cascade: who removes a capsule says what becomes of its
+volumes."""
 
 projects = Table(
     "projects",

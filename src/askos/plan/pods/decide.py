@@ -76,7 +76,8 @@ def _sandbox(draft: Draft) -> None:
             draft.add(steps.RemoveSandbox(empty[0].id))
     elif found.seen.ready_volumes and not draft.busy("volumes"):
         attempt = max((s.attempt for s in others), default=-1) + 1
-        if draft.add(steps.RunSandbox(attempt, [s.id for s in others])) and status.networked(found.prior):
+        began = any(life.began for life in found.lives)
+        if draft.add(steps.RunSandbox(attempt, [s.id for s in others])) and began:
             draft.tell("SandboxChanged", "Pod sandbox changed, it will be killed and re-created.")
 
 

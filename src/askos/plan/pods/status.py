@@ -47,11 +47,6 @@ def report(
     )
 
 
-def networked(report: PodReport) -> bool:
-    """Whether a report says that the sandbox had its network."""
-    return any(c.type == NETWORKED and c.status for c in report.conditions)
-
-
 # -- containers -------------------------------------------------------------------------------------------------
 
 
@@ -154,7 +149,9 @@ def _conditions(
     initialised: bool,
 ) -> list[Condition]:
     over = phase in ("Succeeded", "Failed")
-    sandbox = view.sandbox is not None and (view.seen.ready_volumes or networked(view.prior))
+    # A new agent has to look after the volumes again, which changes nothing for what runs.
+    before = any(c.type == NETWORKED and c.status for c in view.prior.conditions)
+    sandbox = view.sandbox is not None and (view.seen.ready_volumes or before)
     conditions = [
         Condition(NETWORKED, sandbox and not over),
         _initialised_condition(view, phase, init, initialised=initialised),

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*askos/adapters/link/proto/askos_link.proto\x12\raskos.link.v1\"\x97\x01\n\x0c\x41gentMessage\x12%\n\x05hello\x18\x01 \x01(\x0b\x32\x14.askos.link.v1.HelloH\x00\x12)\n\x07reports\x18\x02 \x01(\x0b\x32\x16.askos.link.v1.ReportsH\x00\x12-\n\theartbeat\x18\x03 \x01(\x0b\x32\x18.askos.link.v1.HeartbeatH\x00\x42\x06\n\x04\x62ody\"-\n\x05Hello\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x12\n\nfacts_json\x18\x02 \x01(\x0c\"\x1e\n\x07Reports\x12\x13\n\x0breport_json\x18\x01 \x03(\x0c\"\x0b\n\tHeartbeat\"\xf3\x01\n\rServerMessage\x12)\n\x07welcome\x18\x01 \x01(\x0b\x32\x16.askos.link.v1.WelcomeH\x00\x12+\n\x08snapshot\x18\x02 \x01(\x0b\x32\x17.askos.link.v1.SnapshotH\x00\x12-\n\x07\x63hanged\x18\x03 \x01(\x0b\x32\x1a.askos.link.v1.AssignmentsH\x00\x12)\n\x07\x64ropped\x18\x04 \x01(\x0b\x32\x16.askos.link.v1.DroppedH\x00\x12(\n\x04\x63\x61ll\x18\x05 \x01(\x0b\x32\x18.askos.link.v1.CallOfferH\x00\x42\x06\n\x04\x62ody\"/\n\x07Welcome\x12\x0f\n\x07session\x18\x01 \x01(\x04\x12\x13\n\x0bheartbeat_s\x18\x02 \x01(\r\"#\n\x08Snapshot\x12\x17\n\x0f\x61ssignment_json\x18\x01 \x03(\x0c\"&\n\x0b\x41ssignments\x12\x17\n\x0f\x61ssignment_json\x18\x01 \x03(\x0c\"\x1f\n\x07\x44ropped\x12\x14\n\x0c\x63\x61psule_uuid\x18\x01 \x03(\t\"T\n\tCallOffer\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\x16\n\x0e\x61rguments_json\x18\x03 \x01(\x0c\x12\x13\n\x0b\x64\x65\x61\x64line_ms\x18\x04 \x01(\r\"\x92\x01\n\tCallFrame\x12#\n\x04\x64\x61ta\x18\x01 \x01(\x0b\x32\x13.askos.link.v1.DataH\x00\x12\x16\n\x0c\x63ontrol_json\x18\x02 \x01(\x0cH\x00\x12\x15\n\x0bresult_json\x18\x03 \x01(\x0cH\x00\x12)\n\x07\x66\x61ilure\x18\x04 \x01(\x0b\x32\x16.askos.link.v1.FailureH\x00\x42\x06\n\x04\x62ody\"3\n\x04\x44\x61ta\x12\x0f\n\x07\x63hannel\x18\x01 \x01(\r\x12\r\n\x05\x62ytes\x18\x02 \x01(\x0c\x12\x0b\n\x03\x65of\x18\x03 \x01(\x08\"(\n\x07\x46\x61ilure\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t2\x90\x01\n\x04Link\x12H\n\x07\x43onnect\x12\x1b.askos.link.v1.AgentMessage\x1a\x1c.askos.link.v1.ServerMessage(\x01\x30\x01\x12>\n\x04\x43\x61ll\x12\x18.askos.link.v1.CallFrame\x1a\x18.askos.link.v1.CallFrame(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*askos/adapters/link/proto/askos_link.proto\x12\raskos.link.v1\"\x97\x01\n\x0c\x41gentMessage\x12%\n\x05hello\x18\x01 \x01(\x0b\x32\x14.askos.link.v1.HelloH\x00\x12)\n\x07reports\x18\x02 \x01(\x0b\x32\x16.askos.link.v1.ReportsH\x00\x12-\n\theartbeat\x18\x03 \x01(\x0b\x32\x18.askos.link.v1.HeartbeatH\x00\x42\x06\n\x04\x62ody\"-\n\x05Hello\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x12\n\nfacts_json\x18\x02 \x01(\x0c\"\x1e\n\x07Reports\x12\x13\n\x0breport_json\x18\x01 \x03(\x0c\"\x0b\n\tHeartbeat\"\xf3\x01\n\rServerMessage\x12)\n\x07welcome\x18\x01 \x01(\x0b\x32\x16.askos.link.v1.WelcomeH\x00\x12+\n\x08snapshot\x18\x02 \x01(\x0b\x32\x17.askos.link.v1.SnapshotH\x00\x12-\n\x07\x63hanged\x18\x03 \x01(\x0b\x32\x1a.askos.link.v1.AssignmentsH\x00\x12)\n\x07\x64ropped\x18\x04 \x01(\x0b\x32\x16.askos.link.v1.DroppedH\x00\x12(\n\x04\x63\x61ll\x18\x05 \x01(\x0b\x32\x18.askos.link.v1.CallOfferH\x00\x42\x06\n\x04\x62ody\"/\n\x07Welcome\x12\x0f\n\x07session\x18\x01 \x01(\x04\x12\x13\n\x0bheartbeat_s\x18\x02 \x01(\r\"1\n\x08Snapshot\x12\x17\n\x0f\x61ssignment_json\x18\x01 \x03(\x0c\x12\x0c\n\x04more\x18\x02 \x01(\x08\"&\n\x0b\x41ssignments\x12\x17\n\x0f\x61ssignment_json\x18\x01 \x03(\x0c\"\x1f\n\x07\x44ropped\x12\x14\n\x0c\x63\x61psule_uuid\x18\x01 \x03(\t\"T\n\tCallOffer\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\x16\n\x0e\x61rguments_json\x18\x03 \x01(\x0c\x12\x13\n\x0b\x64\x65\x61\x64line_ms\x18\x04 \x01(\r\"\x92\x01\n\tCallFrame\x12#\n\x04\x64\x61ta\x18\x01 \x01(\x0b\x32\x13.askos.link.v1.DataH\x00\x12\x16\n\x0c\x63ontrol_json\x18\x02 \x01(\x0cH\x00\x12\x15\n\x0bresult_json\x18\x03 \x01(\x0cH\x00\x12)\n\x07\x66\x61ilure\x18\x04 \x01(\x0b\x32\x16.askos.link.v1.FailureH\x00\x42\x06\n\x04\x62ody\"3\n\x04\x44\x61ta\x12\x0f\n\x07\x63hannel\x18\x01 \x01(\r\x12\r\n\x05\x62ytes\x18\x02 \x01(\x0c\x12\x0b\n\x03\x65of\x18\x03 \x01(\x08\"(\n\x07\x46\x61ilure\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t2\x90\x01\n\x04Link\x12H\n\x07\x43onnect\x12\x1b.askos.link.v1.AgentMessage\x1a\x1c.askos.link.v1.ServerMessage(\x01\x30\x01\x12>\n\x04\x43\x61ll\x12\x18.askos.link.v1.CallFrame\x1a\x18.askos.link.v1.CallFrame(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,19 +44,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WELCOME']._serialized_start=553
   _globals['_WELCOME']._serialized_end=600
   _globals['_SNAPSHOT']._serialized_start=602
-  _globals['_SNAPSHOT']._serialized_end=637
-  _globals['_ASSIGNMENTS']._serialized_start=639
-  _globals['_ASSIGNMENTS']._serialized_end=677
-  _globals['_DROPPED']._serialized_start=679
-  _globals['_DROPPED']._serialized_end=710
-  _globals['_CALLOFFER']._serialized_start=712
-  _globals['_CALLOFFER']._serialized_end=796
-  _globals['_CALLFRAME']._serialized_start=799
-  _globals['_CALLFRAME']._serialized_end=945
-  _globals['_DATA']._serialized_start=947
-  _globals['_DATA']._serialized_end=998
-  _globals['_FAILURE']._serialized_start=1000
-  _globals['_FAILURE']._serialized_end=1040
-  _globals['_LINK']._serialized_start=1043
-  _globals['_LINK']._serialized_end=1187
+  _globals['_SNAPSHOT']._serialized_end=651
+  _globals['_ASSIGNMENTS']._serialized_start=653
+  _globals['_ASSIGNMENTS']._serialized_end=691
+  _globals['_DROPPED']._serialized_start=693
+  _globals['_DROPPED']._serialized_end=724
+  _globals['_CALLOFFER']._serialized_start=726
+  _globals['_CALLOFFER']._serialized_end=810
+  _globals['_CALLFRAME']._serialized_start=813
+  _globals['_CALLFRAME']._serialized_end=959
+  _globals['_DATA']._serialized_start=961
+  _globals['_DATA']._serialized_end=1012
+  _globals['_FAILURE']._serialized_start=1014
+  _globals['_FAILURE']._serialized_end=1054
+  _globals['_LINK']._serialized_start=1057
+  _globals['_LINK']._serialized_end=1201
 # @@protoc_insertion_point(module_scope)

@@ -1,0 +1,140 @@
+"""What all parts of the store share: the connection, the clock, and how capsules are read and written in a transaction.
+
+Each write appends to the change log and, after the commit, calls `on_change` for what changed. That call is only a
+hint to loops in this process; whoever must not miss anything reads the change log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+from sqlalchemy import Row, delete, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from askos.adapters.sql import rows
+from askos.adapters.sql import volumes as sql_volumes
+from askos.adapters.sql.database import Database
+from askos.adapters.sql.schema import capsule_events, capsule_labels, capsules, changes, networks, ports
+from askos.adapters.sql.sealing import Sealer
+from askos.model.capsules import Capsule, Network, Port, Report
+from askos.model.errors import SetupError
+from askos.ports.clock import now_us as system_clock
+from askos.ports.store import Change
+
+CHUNK = 500
+"""Uuids in one IN (...): SQLite's limit on variables is far above; equal statements stay in SQLAlchemy's cache."""
+
+
+class Base:
+    """The common ground of the store's parts. Without a `sealer` no capsule can have content."""
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        on_change: Callable[[Change], None] | None = None,
+        clock: Callable[[], int] = system_clock,
+        sealer: Sealer | None = None,
+    ) -> None:
+        self._db = database
+        self._on_change = on_change or (lambda _change: None)
+        self._clock = clock
+        self._given_sealer = sealer
+        self._networks: dict[str, Network] = {}
+
+    @property
+    def _sealer(self) -> Sealer:
+        if self._given_sealer is None:
+            raise SetupError("This store has no content key, so it cannot keep config maps and secrets.")
+        return self._given_sealer
+
+    # -- writing, inside a transaction -------------------------------------------------------------------------
+
+    async def _log(self, connection: AsyncConnection, kind: str, uuid: str, project_id: str | None, **more: Any) -> int:
+        """Append to the change log; returns the revision."""
+        values = {"kind": kind, "uuid": uuid, "project_id": project_id, "at_us": self._clock()}
+        result = await connection.execute(insert(changes).values(**{"deleted": False, **values, **more}))
+        key: Row[Any] | None = result.inserted_primary_key
+        assert key is not None
+        return int(key[0])
+
+    async def _save(
+        self, connection: AsyncConnection, capsule: Capsule, *, labels_before: str | None = None, **values: Any
+    ) -> int:
+        """Write columns of a capsule, and those that derive from it as it is given."""
+        revision = await self._log(
+            connection, capsule.kind, capsule.uuid, capsule.project_id, labels_before=labels_before
+        )
+        await connection.execute(
+            update(capsules)
+            .where(capsules.c.uuid == capsule.uuid)
+            .values(
+                revision=revision,
+                updated_us=self._clock(),
+                **rows.derived(capsule.wish, capsule.placement, capsule.report),
+                **values,
+            )
+        )
+        return revision
+
+    async def _remove(self, connection: AsyncConnection, capsule: Capsule, report: Report | None = None) -> Change:
+        """Remove a capsule with all that hangs on it. What watchers of pods are told goes into the change log:
+        the capsule as it was, with its host's last `report`."""
+        last: Capsule | None = None
+        if capsule.kind == "capsule":
+            said = report if report is not None and report.pod is not None else capsule.report
+            last = msgspec.structs.replace(capsule, report=said)
+            await sql_volumes.detach(connection, capsule.uuid)
+        revision = await self._log(
+            connection,
+            capsule.kind,
+            capsule.uuid,
+            capsule.project_id,
+            deleted=True,
+            last=None if last is None else rows.text(last),
+        )
+        for table in (ports, capsule_labels, capsule_events):
+            await connection.execute(delete(table).where(table.c.capsule_uuid == capsule.uuid))
+        await connection.execute(delete(capsules).where(capsules.c.uuid == capsule.uuid))
+        return Change(
+            revision,
+            capsule.kind,
+            capsule.uuid,
+            deleted=True,
+            host_uuid=capsule.placement.host_uuid,
+            project_id=capsule.project_id,
+            last=last and msgspec.structs.replace(last, revision=revision),
+        )
+
+    # -- reading -----------------------------------------------------------------------------------------------
+
+    async def _one(self, connection: AsyncConnection, condition: Any) -> Capsule | None:
+        found = await self._some(connection, select(capsules).where(condition))
+        return found[0] if found else None
+
+    async def _some(self, connection: AsyncConnection, statement: Any) -> list[Capsule]:
+        return await self._whole(connection, (await connection.execute(statement)).all())
+
+    async def _whole(self, connection: AsyncConnection, found: Sequence[Row[Any]]) -> list[Capsule]:
+        """Capsules of rows of `schema.capsules`, with what other tables say of them."""
+        if not found:
+            return []
+        claimed = await self._ports(connection, [row.uuid for row in found])
+        pods = [row.uuid for row in found if row.kind == "capsule"]
+        grants = await sql_volumes.grants_of(connection, pods) if pods else {}
+        return [rows.capsule(row, claimed.get(row.uuid, []), self._networks, grants.get(row.uuid, [])) for row in found]
+
+    async def _ports(self, connection: AsyncConnection, uuids: Sequence[str]) -> dict[str, list[Port]]:
+        claimed: dict[str, list[Port]] = {}
+        for start in range(0, len(uuids), CHUNK):
+            query = select(ports).where(ports.c.capsule_uuid.in_(uuids[start : start + CHUNK]))
+            for row in (await connection.execute(query)).all():
+                claimed.setdefault(row.capsule_uuid, []).append(rows.port(row))
+                if row.network_uuid not in self._networks:
+                    # Networks never change, so that each is read once.
+                    wanted = select(networks).where(networks.c.uuid == row.network_uuid)
+                    network = (await connection.execute(wanted)).one()
+                    self._networks[row.network_uuid] = rows.network(network)
+        return claimed

@@ -1,0 +1,1 @@
+"""Folders, tmpfs mounts and loop-mounted files that the capsules of one host mount."""

@@ -1,0 +1,47 @@
+"""How requests hear of changes in this process. A hint only: what other servers change is found by looking."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class Watch:
+    """Lets requests wait for changes: of one capsule, or of anything in a project."""
+
+    def __init__(self) -> None:
+        self._events: dict[str, asyncio.Event] = {}
+        self._followers: dict[str | None, set[asyncio.Event]] = {}
+
+    def changed(self, uuid: str, project_id: str | None = None) -> None:
+        """Something of this capsule has changed. Without a project all followers look."""
+        event = self._events.pop(uuid, None)
+        if event is not None:
+            event.set()
+        whose = self._followers if project_id is None else (project_id, None)
+        for key in whose:
+            for follower in self._followers.get(key, ()):
+                follower.set()
+
+    async def wait(self, uuid: str, timeout_s: float) -> None:
+        """Wait for a change or for the time to pass."""
+        event = self._events.setdefault(uuid, asyncio.Event())
+        try:
+            async with asyncio.timeout(timeout_s):
+                await event.wait()
+        except TimeoutError:
+            return
+
+    @contextmanager
+    def follow(self, project_id: str | None) -> Iterator[asyncio.Event]:
+        """An event that is set at every change in a project (None: in any). Clear it before looking."""
+        event = asyncio.Event()
+        mine = self._followers.setdefault(project_id, set())
+        mine.add(event)
+        try:
+            yield event
+        finally:
+            mine.discard(event)
+            if not mine and self._followers.get(project_id) is mine:
+                del self._followers[project_id]
