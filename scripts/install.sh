@@ -50,6 +50,15 @@ install_packages() {
     die "apt-get could not install ${missing[*]}; what it said is above."
 }
 
+# gVisor's runsc: hosts that have it offer it to pods that ask for it (runtimeClassName: runsc). Nothing else needs it.
+install_gvisor() {
+  if command -v runsc >/dev/null || [ -e .venv/.gvisor-tried ] || [ "$(id -u)" != 0 ]; then return; fi
+  : > .venv/.gvisor-tried  # asking apt takes half a second
+  apt-cache show runsc >/dev/null 2>&1 || return 0
+  step "installing gVisor (optional)" -- apt_install runsc ||
+    say "  gVisor could not be installed, so pods cannot ask for it; everything else works."
+}
+
 # Python
 
 is_usable() { "$1" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; }
@@ -95,6 +104,8 @@ if ! is_current "$lock"; then
   # The development lock holds all of the other.
   for done in requirements.lock "$lock"; do fingerprint "$done" > ".venv/.installed-$done"; done
 fi
+
+install_gvisor
 
 # The command on the PATH: only a link of ours is replaced.
 link=${ASKOS_LINK:-/usr/local/bin/askos} program=$PWD/.venv/bin/askos

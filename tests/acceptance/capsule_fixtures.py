@@ -89,7 +89,12 @@ class Pod:
         return answer.body.decode()
 
     def says(self, text: str, container: str = "main", timeout_s: float = 30) -> None:
-        eventually(lambda: text in self.logs(container), f"{container} says {text!r}", timeout_s)
+        def look() -> bool:
+            answer = self.api("GET", f"/logs?container={container}")
+            # Until it has started there is no log.
+            return answer.status == 200 and text in answer.body.decode()
+
+        eventually(look, f"{container} says {text!r}", timeout_s)
 
     def events(self) -> list[dict[str, Any]]:
         answer = self.api("GET", "/events")

@@ -55,7 +55,8 @@ def test_startup_holds_the_others_back(cloud: Cloud) -> None:
     status = made.of()
     assert (status["started"], status["restartCount"]) == (True, 0)
     slow = {"exec": {"command": ["false"]}, **FAST}
-    never = Pod.create(cloud, pod(container("main", startupProbe=slow), restartPolicy="Never"))
+    script = "trap 'exit 7' TERM; while :; do sleep 0.1; done"
+    never = Pod.create(cloud, pod(container("main", script, startupProbe=slow), restartPolicy="Never"))
     never.phase("Failed")
 
 

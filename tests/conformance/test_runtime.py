@@ -867,7 +867,9 @@ async def test_the_streams_are_told_apart(subject: Subject) -> None:
 
 async def test_two_clients_see_the_same(subject: Subject) -> None:
     _, _, container = await subject.up("cat", interactive=True, stdin_once=True)
+    passer_by = await subject.runtime.attach(container, stdin=False, tty=False)
     watcher = await subject.runtime.attach(container, stdin=False, tty=False)
+    await passer_by.close()  # who does not write does not end the input either
     writer = await subject.runtime.attach(container, stdin=True, tty=False)
     try:
         readers = [Reader(watcher), Reader(writer)]

@@ -13,8 +13,10 @@ import msgspec
 import pytest
 import pytest_asyncio
 
-from askos.adapters.containerd import cgroups, processes
-from askos.ports.runtime import Container, ExecRequest, RuntimeEvent, SandboxConfig
+from askos.adapters.containerd import cgroups, processes, teardown
+from askos.adapters.containerd.sweep import sweep
+from askos.model.errors import RuntimeFailedError
+from askos.ports.runtime import Container, ExecRequest, Limits, Mount, RuntimeEvent, SandboxConfig
 
 from .containerd_fixtures import Bench, close_bench, open_bench
 
@@ -90,9 +92,7 @@ class Capsule:
 @pytest_asyncio.fixture(loop_scope="module")
 async def capsule(bench: Bench) -> AsyncIterator[Capsule]:
     config = msgspec.structs.replace(bench.sandbox(), handler="runsc")
-    config = msgspec.structs.replace(
-        config, cgroup_parent=f"{cgroups.parent_of(bench.instance)}/{config.capsule_uuid}"
-    )
+    config = msgspec.structs.replace(config, cgroup_parent=cgroups.parent_of(bench.instance, config.capsule_uuid))
     sandbox_id = await soon(bench.runtime.run_sandbox(config))
     try:
         yield Capsule(bench, config, sandbox_id)
@@ -196,6 +196,27 @@ async def test_streams_into_and_out_of_exec(capsule: Capsule) -> None:
     assert await capsule.exec(container, "cat", stdin=data) == (0, data, b"")
 
 
+async def test_mounts_are_the_hosts_files_as_they_change(capsule: Capsule, tmp_path: Path) -> None:
+    folder, single = tmp_path / "folder", tmp_path / "single"
+    folder.mkdir()
+    (folder / "v1").write_text("one\n")
+    (folder / "now").symlink_to("v1")
+    single.touch()
+    mounts = [
+        Mount(str(folder), "/data", read_only=True),
+        Mount(str(single), "/dev/termination-log"),
+    ]
+    container = await capsule.start("main", "sh", "-c", "echo why >/dev/termination-log; sleep 1000", mounts=mounts)
+    assert await capsule.exec(container, "cat", "/data/now") == (0, b"one\n", b"")
+    # As files of a config map are swapped.
+    (folder / "v2").write_text("two\n")
+    (folder / "new").symlink_to("v2")
+    (folder / "new").rename(folder / "now")
+    assert await capsule.exec(container, "cat", "/data/now") == (0, b"two\n", b"")
+    assert (await capsule.exec(container, "touch", "/data/x"))[0] != 0
+    assert single.read_text() == "why\n"
+
+
 async def test_closing_an_exec_ends_it(bench: Bench, capsule: Capsule) -> None:
     container = await capsule.start("main", "sleep", "1000")
     session = await soon(bench.runtime.exec(container, ExecRequest(["sleep", "777"])))
@@ -223,9 +244,13 @@ async def test_a_terminal(bench: Bench, capsule: Capsule) -> None:
     assert "terminal" in capsule.log("main")
 
 
-async def test_a_program_that_is_not_there(capsule: Capsule) -> None:
-    with pytest.raises(Exception, match="nowhere"):
+async def test_a_program_that_is_not_there(bench: Bench, capsule: Capsule) -> None:
+    with pytest.raises(RuntimeFailedError, match='cannot start "/nowhere": no such file in the image') as caught:
         await capsule.start("main", "/nowhere")
+    assert not caught.value.retryable
+    container = await capsule.start("other", "sleep", "1000")
+    with pytest.raises(RuntimeFailedError, match='cannot start "nowhere": no such file in the image'):
+        await soon(bench.runtime.exec(container, ExecRequest(["nowhere"])))
 
 
 async def test_removing_a_sandbox_ends_what_runs_in_it(capsule: Capsule) -> None:
@@ -243,6 +268,80 @@ async def test_a_sandbox_that_dies_takes_its_containers_along(bench: Bench, caps
     async with asyncio.timeout(_DEADLINE_S):
         while (await soon(bench.runtime.observe(capsule.uuid)))[0][0].ready:
             await asyncio.sleep(0.1)
+
+
+async def test_memory_is_limited_for_the_whole_capsule(bench: Bench) -> None:
+    config = msgspec.structs.replace(bench.sandbox(), handler="runsc")
+    await soon(bench.runtime.prepare_group(config.capsule_uuid, 500, Limits(memory_bytes=128 << 20)))
+    config = msgspec.structs.replace(config, cgroup_parent=cgroups.parent_of(bench.instance, config.capsule_uuid))
+    sandbox_id = await soon(bench.runtime.run_sandbox(config))
+    capsule = Capsule(bench, config, sandbox_id)
+    try:
+        await capsule.start("main", "tail", "/dev/zero")
+        ended = await capsule.ended("main")
+        assert (ended.exit_code, ended.oom_killed) == (137, True)
+    finally:
+        await soon(bench.runtime.stop_sandbox(sandbox_id))
+        await soon(bench.runtime.remove_sandbox(sandbox_id))
+        await soon(bench.runtime.discard_group(config.capsule_uuid))
+    await nothing_left(bench)
+
+
+async def test_the_network_is_the_sandboxes_own(bench: Bench, capsule: Capsule) -> None:
+    (netns,) = (bench.containerd.state / "io.containerd.grpc.v1.cri" / "netns").iterdir()
+    inside = ["nsenter", f"--net={netns}"]
+
+    def run(*argv: str) -> subprocess.CompletedProcess[bytes]:
+        return subprocess.run(argv, capture_output=True, timeout=20, check=False)
+
+    assert (await asyncio.to_thread(run, *inside, "ip", "link", "set", "lo", "up")).returncode == 0
+    await capsule.start("main", "sh", "-c", "echo seen > /tmp/page && httpd -f -p 17017 -h /tmp")
+    fetch = ["busybox", "wget", "-q", "-O", "-", "http://127.0.0.1:17017/page"]
+    async with asyncio.timeout(10):
+        while (await asyncio.to_thread(run, *inside, *fetch)).stdout != b"seen\n":
+            await asyncio.sleep(0.1)
+    assert (await asyncio.to_thread(run, *fetch)).returncode != 0, "it listens in the host's own network"
+
+
+async def test_containerd_is_restarted_and_containers_live_on(bench: Bench, capsule: Capsule) -> None:
+    container = await capsule.start("main", "sh", "-c", "trap 'exit 6' TERM; while :; do sleep 0.1; done")
+    assert bench.containerd.pid is not None
+    restarts = bench.containerd.restarts
+    killed = processes.identify(bench.containerd.pid)
+    assert killed is not None
+    processes.send(killed, 9)
+    async with asyncio.timeout(_DEADLINE_S):
+        while bench.containerd.restarts == restarts:
+            await asyncio.sleep(0.1)
+    assert (await capsule.seen("main")).state == "running"
+    assert await capsule.exec(container, "true") == (0, b"", b"")
+    await soon(bench.runtime.stop_container(container, 10))
+    assert (await capsule.ended("main")).exit_code == 6
+
+
+async def test_a_shim_that_dies_leaves_nothing_behind(bench: Bench, capsule: Capsule) -> None:
+    await capsule.start("main", "sleep", "1000")
+    shim = teardown.shims(bench.containerd.socket)[capsule.sandbox_id]
+    processes.send(shim, 9)
+    assert (await capsule.ended("main")).state == "exited"
+    await soon(bench.runtime.stop_sandbox(capsule.sandbox_id))
+    await soon(bench.runtime.remove_sandbox(capsule.sandbox_id))
+    # containerd cleans up after it; what it leaves (an empty control group) a sweep finds.
+    c = bench.containerd
+    await soon(sweep(bench.runtime, c.root, c.state, c.socket))
+
+
+async def test_a_sweep_removes_records_of_containers_that_are_gone(bench: Bench, capsule: Capsule) -> None:
+    await capsule.start("main", "sleep", "1000")
+    root = bench.containerd.state / "runsc" / "k8s.io"
+    mine = {path.name for path in root.iterdir()}
+    for end in ("lock", "state"):
+        (root / f"{'0' * 64}_sandbox:{'0' * 64}.{end}").touch()
+    c = bench.containerd
+    removed = await soon(sweep(bench.runtime, c.root, c.state, c.socket))
+    assert sorted(removed) == [f"runsc record {'0' * 64}_sandbox:{'0' * 64}.{end}" for end in ("lock", "state")]
+    assert {path.name for path in root.iterdir()} == mine
+    assert (await capsule.seen("main")).state == "running"
 
 
 async def test_stopping_containerd_leaves_nothing(bench: Bench) -> None:

@@ -97,7 +97,10 @@ class Machine:
 
         The old objects are not told to end anything; only their tasks, which die with a process, are ended.
         """
-        await self.runtime.warm.close()
+        keeper = self.runtime.warm._keeper
+        if keeper is not None:
+            keeper.cancel()
+            await asyncio.gather(keeper, return_exceptions=True)
         await self.runtime.client.close()
         await self.network.stop()
         self.network = self.make_network()

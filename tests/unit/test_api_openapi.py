@@ -203,6 +203,7 @@ async def test_answers_fit_it(cloud: Cloud) -> None:
         "image_import": ([], ["x"]), "signal": None,
     }  # fmt: skip
     root = f"root:{token.split(':')[1]}:admin"
+    await cloud.volumes.create(token.split(":")[1], "ann", "data", 1, multiattach=False)
     asked = [
         ("GET", "/", "/", token),
         ("GET", "/v1", "/v1", token),
@@ -216,6 +217,10 @@ async def test_answers_fit_it(cloud: Cloud) -> None:
         ("POST", "/v1/containers/{ident}/kill", f"/v1/containers/{running}/kill?signal=HUP", token),
         ("POST", "/v1/containers/{ident}/stop", f"/v1/containers/{running}/stop", token),
         ("GET", "/askos/v1/images", "/askos/v1/images", root),
+        ("GET", "/askos/v1/volumes", "/askos/v1/volumes", token),
+        ("GET", "/askos/v1/volumes/{ident}", "/askos/v1/volumes/data", token),
+        ("DELETE", "/askos/v1/volumes/{ident}", "/askos/v1/volumes/data", token),
+        ("GET", "/askos/v1/volumes/{ident}", "/askos/v1/volumes/data", token),
         ("POST", "/askos/v1/images/import", "/askos/v1/images/import", root),
         # and refusals
         ("GET", "/v1/containers/{ident}", "/v1/containers/none", token),

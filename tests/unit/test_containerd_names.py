@@ -95,6 +95,16 @@ _CHAIN = (
             'plugin type="x" failed (add): no address left',
             True,
         ),
+        (
+            "starting container: starting sub-container [/x]: creating process: failed to load /x: no such file or directory",
+            'cannot start "/x": no such file in the image',
+            False,
+        ),
+        (
+            'executing command "x" in sandbox: error finding executable "x" in PATH [/bin /sbin]: no such file or directory',
+            'cannot start "x": no such file in the image',
+            False,
+        ),
         (_CHAIN + "can't get a PID from pipe: EOF: unknown", "can't get a PID from pipe: EOF", True),
     ],
 )  # fmt: skip

@@ -31,6 +31,7 @@ def test_the_configuration_is_toml_whatever_the_path(tmp_path: Path) -> None:
     cri = read["plugins"]["io.containerd.grpc.v1.cri"]
     assert cri["restrict_oom_score_adj"] is True
     assert cri["netns_mounts_under_state_dir"] is True
+    assert cri["stream_idle_timeout"] == "0s"
     assert cri["containerd"]["snapshotter"] == "native"
     assert cri["containerd"]["runtimes"]["runc"]["options"]["Root"] == str(odd / "s" / "runc")
 

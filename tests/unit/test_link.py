@@ -25,6 +25,7 @@ from askos.adapters.link.server import LinkServer
 from askos.model import errors
 from askos.model.capsules import Assignment, CapsuleReport, CapsuleSpec, ContainerSpec, Report, Wish
 from askos.model.hosts import HostFacts
+from askos.model.pods import ConfigMap, Content, Secret
 from askos.ports.calls import Frame, HostCall
 from askos.ports.store import Change
 
@@ -769,3 +770,33 @@ async def test_when_the_caller_half_closes_the_host_reads_the_end(pair: Pair) ->
     assert [f async for f in stream.frames()] == []
     assert stream.result == "read to the end"
     assert seen == [Frame(0, b"last", eof=True)]
+
+
+async def test_content_of_many_capsules_travels_in_several_messages(pair: Pair) -> None:
+    """A snapshot larger than any message; and an assignment as large as one can be."""
+    worst = Content(config_maps={"c": ConfigMap(data={"k": "\x01" * (1 << 20)})})
+    large = Content(secrets={"s": Secret(data={"k": bytes(1 << 20)})})
+    for number in range(14):
+        uuid = f"c{number:02}"
+        pair.store.wanted[uuid] = msgspec.structs.replace(
+            assignment(uuid), kind="capsule", content=worst if number == 5 else large
+        )
+    received: list[Assignment] = []
+    real = pair.orders.snapshot
+    pair.orders.snapshot = lambda found: (received.extend(found), real(found))[1]  # type: ignore[method-assign]
+    await pair.connect()
+    assert pair.orders.told == [("snapshot", sorted(pair.store.wanted))]
+    assert received == list(pair.store.wanted.values())
+    for uuid in pair.store.wanted:
+        pair.store.wanted[uuid] = msgspec.structs.replace(pair.store.wanted[uuid], epoch=2)
+        pair.server.changed(Change(1, "capsule", uuid, deleted=False, host_uuid=HOST))
+    await until(lambda: sum(len(uuids) for word, uuids in pair.orders.told if word == "changed") == 14)
+
+
+async def test_many_large_reports_arrive(pair: Pair) -> None:
+    said = "x" * 100_000
+    pair.orders.known = [CapsuleReport(f"c{n}", 1, Report(1, reason=said)) for n in range(200)]
+    await pair.connect()
+    await until(lambda: len(pair.store.reports) == 200)
+    assert pair.store.reports == pair.orders.known
+    assert len(pair.store.batches) > 1

@@ -127,6 +127,18 @@ def test_a_container_waits_for_the_hook_of_the_one_before() -> None:
     assert world.live("b") and world.report("a").state == "running"
 
 
+def test_a_container_waits_while_the_one_before_starts() -> None:
+    world = PodWorld(assignment(app("a"), app("b")))
+    while "container/a" not in world.under_way:
+        world.look()
+        for key in [key for key in world.under_way if key != "container/a"]:
+            world.complete(key)
+    world.look()
+    assert set(world.under_way) == {"container/a"}
+    world.settle()
+    assert world.log[-2:] == ["Launch a 0", "Launch b 0"]
+
+
 def test_containers_start_in_order_but_a_failing_one_holds_up_nobody() -> None:
     world = PodWorld(assignment(app("a", "nowhere:1"), app("b")))
     world.settle()
@@ -502,6 +514,17 @@ def test_another_image_replaces_the_container_whatever_the_policy(policy: str) -
     world.settle()
     assert world.report().restarts == 1 and world.report().image == "busybox:2"
     assert world.report().crashes == 0 and world.pod.phase == "Running"
+
+
+def test_a_replacement_that_was_begun_is_finished_with_whatever_is_wanted_then() -> None:
+    world = up(restart_policy="Never")
+    world.give(change(world.a, containers=[app(image="busybox:2")]))
+    world.look()
+    world.complete("container/web")
+    world.look()
+    world.give(change(world.a, containers=[app()]))
+    world.settle()
+    assert world.report().restarts == 1 and world.report().image == "busybox:1" and world.live("web")
 
 
 def test_what_ended_by_itself_is_not_run_again_by_another_image() -> None:

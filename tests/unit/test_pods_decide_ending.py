@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
+from askos.model.capsules import Report
 from askos.model.pods import Probe
 from askos.plan.pods import steps
 
@@ -245,3 +247,26 @@ def test_an_evicted_pod_fails_and_stays_so() -> None:
     assert world.pod.phase == "Failed" and world.condition("DisruptionTarget").status
     world.delete()
     assert world.settle().gone and world.pod.reason == "Evicted"
+
+
+def test_a_delete_waits_for_a_start_and_ends_it_with_its_grace() -> None:
+    world = PodWorld(assignment())
+    while "container/web" not in world.under_way:
+        world.look()
+        for key in [key for key in world.under_way if key != "container/web"]:
+            world.complete(key)
+    world.delete()
+    assert world.look().actions == []
+    world.complete("container/web")
+    world.look()
+    assert world.log[-1] == "Terminate web"
+    assert world.settle().gone
+
+
+@pytest.mark.parametrize("phase", ["Succeeded", "Failed"])
+def test_what_was_reported_as_over_stays_so(phase: str) -> None:
+    world = up()
+    world.a = msgspec.structs.replace(world.a, report=Report(pod=msgspec.structs.replace(world.pod, phase=phase)))
+    world.settle()
+    assert world.pod.phase == phase and not world.live()
+    assert not any(s.ready for s in world.sandboxes.values())

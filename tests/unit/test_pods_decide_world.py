@@ -22,6 +22,7 @@ HAPPENINGS = (
     + ["fails", "start fails", "exits", "exits", "passes", "waits"]
     + ["probe kills", "hook fails", "crashes", "sandbox lost", "removed", "lost track", "other image"]
 )
+DELETING = ["works"] * 4 + ["fails", "exits", "waits", "crashes", "sandbox lost", "lost track"]
 
 
 class Story:
@@ -63,7 +64,7 @@ class Story:
                 world.hooks[key.removeprefix("hook/")] = "no"
             case "crashes":
                 # What was reported last may not have come through, unless a stranger removed containers since.
-                old = self.reports[-1 - self.draw(st.integers(0, min(2, len(self.reports) - 1)))]
+                old = self.draw(st.sampled_from(self.reports[-3:]))
                 world.crash(self.draw(st.sampled_from(["not", "made", "broken", "done"])), old)
             case "sandbox lost":
                 world.lose_sandbox()
@@ -133,7 +134,15 @@ def test_whatever_happens(data: st.DataObject) -> None:
             assert all(world.report(name).ended is not None for name in missing)
             assert not missing or world.a.spec.pod.spec.restart_policy != "Always"  # type: ignore[union-attr]
     world.delete(0 if ending == "delete now" else 30)
+    decision = story.look()
+    for what in data.draw(st.lists(st.sampled_from(DELETING), max_size=12)):
+        if decision.gone:
+            break
+        story.happen(what)
+        decision = story.look()
     for _ in range(20):
+        if decision.gone:
+            break
         decision = world.settle()
         if decision.gone:
             break

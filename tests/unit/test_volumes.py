@@ -7,6 +7,7 @@ import shutil
 import uuid as uuids
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -19,15 +20,16 @@ from askos.adapters.sql.database import Database, sqlite_url
 from askos.adapters.sql.schema import capsules, volume_attachments, volumes
 from askos.adapters.sql.store import SqlStore
 from askos.adapters.sql.volumes import SqlVolumes
+from askos.loops.calls import Calls
 from askos.loops.volumes import VolumeLoop
 from askos.model.capsules import Capsule, CapsuleReport, CapsuleSpec, Report, VolumeGrant, Wish
-from askos.model.errors import ConflictError, NotFoundError, RuntimeFailedError, UnavailableError
+from askos.model.errors import ConflictError, InvalidError, NotFoundError, RuntimeFailedError, UnavailableError
 from askos.model.pods import Container, Pod, PodMetadata, PodSpec
 from askos.model.volumes import GIB, Volume
 from askos.ports.store import NewCapsule
 
 from .cloud import NOW, facts
-from .fakes import FakeHostCalls
+from .fakes import FakeHostCall, FakeHostCalls
 
 HOST = "aaaaaaaa-0000-4000-8000-000000000001"
 OTHER = "aaaaaaaa-0000-4000-8000-000000000002"
@@ -362,3 +364,23 @@ async def test_the_loop_goes_on_after_errors_and_wakes_at_a_ring(subject: Subjec
         await asyncio.gather(task, return_exceptions=True)
     with pytest.raises(NotFoundError):
         await subject.get(volume.uuid)
+
+
+async def test_the_hosts_end_of_the_call(tmp_path: Path) -> None:
+    removed: list[str] = []
+
+    class Host:
+        async def remove_volume(self, uuid: str) -> None:
+            if uuid == "mounted":
+                raise ConflictError("It is still mounted.")
+            removed.append(uuid)
+
+    agent: Any = SimpleNamespace(runtime=None)
+    host: Any = Host()
+    calls = Calls(agent, tmp_path, host)
+    assert await calls(FakeHostCall("volume_remove", {"uuid": "a"})) is None
+    with pytest.raises(ConflictError, match="mounted"):
+        await calls(FakeHostCall("volume_remove", {"uuid": "mounted"}))
+    assert removed == ["a"]
+    with pytest.raises(InvalidError, match="no volumes"):
+        await Calls(agent, tmp_path)(FakeHostCall("volume_remove", {"uuid": "a"}))

@@ -26,12 +26,15 @@ PROTOCOLS = (V5, V4, V4_BASE64)
 STDIN, STDOUT, STDERR, ERROR, RESIZE, CLOSE = 0, 1, 2, 3, 4, 255
 
 MAX_MESSAGE = 4 << 20
-"""Largest message of a client, in bytes; a larger one ends the connection with code 1009."""
+"""Largest message of a client, in bytes; a larger one ends the connection."""
 IDLE_S = 4 * 3600.0
 """A connection over which nothing has gone for so long is closed."""
 PING_S = 30.0
 """How often a ping goes out, so that nothing on the way takes the connection for dead. An answer is not asked for: a
 client whose reader is paused gives none. Whether it is still there is TCP's to find out."""
+
+KEEP_ALIVE_S = 30
+"""Seconds of silence after which TCP begins to ask."""
 
 
 def check_upgrade(raw: web.Request) -> None:
@@ -65,7 +68,7 @@ class Channels:
         raw = self._raw.get_extra_info("socket")
         if raw is not None and raw.family in (socket.AF_INET, socket.AF_INET6):
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, int(PING_S))
+            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEP_ALIVE_S)
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10)
         self._touched = asyncio.get_running_loop().time()
         self._keeper = asyncio.create_task(self._keep())

@@ -9,7 +9,7 @@ from aiohttp import web
 from askos.api.core import Request, json_response
 from askos.api.microversion import MAX, MIN
 
-RESOURCES = ("containers",)
+RESOURCES = ("containers", "capsules")
 
 
 class Discovery:

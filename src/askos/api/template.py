@@ -22,6 +22,8 @@ from askos.model.volumes import GIB
 
 _NAME = re.compile(schemas.NAME)
 _LONGEST_NAME = 255
+_GRACE_S = 10
+"""As long as a Zun container has when it is stopped; a template cannot say another."""
 _LARGEST_GIB = 16_384
 _PULL: dict[str, Literal["Never", "Always", "IfNotPresent"]] = {
     "never": "Never",
@@ -216,6 +218,7 @@ class _Reader:
                 init_containers=init,
                 volumes=volumes,
                 restart_policy=spec.restart_policy or self._t.restart_policy or "Always",
+                termination_grace_period_seconds=_GRACE_S,
                 hostname=_hostname(name),
             ),
         )

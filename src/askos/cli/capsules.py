@@ -150,8 +150,8 @@ def _verdict(seen: Capsule) -> str:
         if waiting and waiting.get("reason") in _STUCK:
             return f"failed: {c['name']}: {waiting['reason']}: {waiting.get('message') or 'see its log'}"
     for condition in status.get("conditions", []):
-        if condition["type"] == "PodScheduled" and condition["status"] == "False":
-            return f"failed: {condition.get('message') or condition.get('reason')}"
+        if condition["type"] == "PodScheduled" and condition.get("reason") == "Unschedulable":
+            return f"failed: {condition.get('message') or 'no host takes it'}"
         if condition["type"] == "Ready" and condition["status"] == "True":
             return "ready"
     return ""

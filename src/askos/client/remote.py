@@ -59,7 +59,7 @@ def run(session: Session, path: str, query: Query, streams: Streams) -> wire.Res
 
 
 async def _run(session: Session, path: str, query: Query, streams: Streams) -> wire.Result | None:
-    async with _connect(session, session.url("native", path, query)) as socket_:
+    async with connect(session, session.url("native", path, query)) as socket_:
         helpers = [asyncio.create_task(_send_stdin(socket_, streams.stdin))] if streams.stdin is not None else []
         if streams.terminal_size is not None:
             helpers.append(asyncio.create_task(_send_sizes(socket_, streams.terminal_size)))
@@ -79,7 +79,8 @@ async def _run(session: Session, path: str, query: Query, streams: Streams) -> w
 
 
 @contextlib.asynccontextmanager
-async def _connect(session: Session, url: str) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
+async def connect(session: Session, url: str) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
+    """A WebSocket to the cloud, closed in the end. Raises as `run` does."""
     base = url.split("/askos/v1", 1)[0]
     trust = session.http.trust() if url.startswith("https") else True
     refusal = Refusal()
@@ -148,7 +149,7 @@ async def _receive(socket_: aiohttp.ClientWebSocketResponse, streams: Streams) -
         if message.type is not aiohttp.WSMsgType.BINARY or not message.data:
             continue
         channel, data = message.data[0], memoryview(message.data)[1:]
-        if channel == wire.ERROR:
+        if channel == wire.ERROR and data:
             return wire.result(bytes(data))
         if channel in targets and data:
             await asyncio.to_thread(write_all, targets[channel], data)

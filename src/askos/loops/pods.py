@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from askos.loops import assembly, over_use
-from askos.loops.pod_work import PodTools, Work
+from askos.loops.pod_work import PodTools, StartFailedError, Work
 from askos.loops.probes import Target
 from askos.loops.worker import Worker
 from askos.model.capsules import Assignment, CapsuleState, Report
@@ -67,6 +67,8 @@ class PodWorker(Worker):
         if assignment.wish.generation != self.assignment.wish.generation:
             # New content or a new image may be just what was missing.
             self._troubles.clear()
+            # Labels and annotations may stand in files, too.
+            self.work.written_content = -1
             for action, task in self._tasks.values():
                 pulls = isinstance(action, steps.PullImage)
                 waits = isinstance(action, steps.Terminate | steps.PostStart) and assignment.wish.state == "deleted"
@@ -143,6 +145,8 @@ class PodWorker(Worker):
             reason=_reason(action, error),
             message=error.message,
             retry_us=self.agent.clock() + delay_us,
+            # A program that cannot be started is an end of its container, as the kubelet sees it.
+            final=isinstance(error, StartFailedError) and not error.retryable,
             spec_hash=self.seen.spec_hashes.get(name, ""),
         )
         self._troubles[key] = trouble

@@ -60,6 +60,7 @@ class Host:
         if self.containerd is not None:
             await self.containerd.start()
             self.runtime.snapshotter = self.containerd.snapshotter
+            self.runtime.oci_handlers = self.containerd.handlers
         await self.runtime.start()
 
 
@@ -127,7 +128,8 @@ class AgentProgram:
         """Keep the link and the capsules, until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self.agent.run())
-            group.create_task(self._uplink.run(facts.gather(self._settings), self.agent, self._calls))
+            known = facts.gather(self._settings, self._host.runtime.handlers())
+            group.create_task(self._uplink.run(known, self.agent, self._calls))
 
     async def stop(self) -> None:
         """Stop working. Capsules, containerd and their network go on; the next start adopts them."""

@@ -32,8 +32,8 @@ def instance(data: Path) -> str:
     return kept(data / "instance", secrets.token_hex(3))
 
 
-def gather(settings: Settings) -> HostFacts:
-    """The facts of this machine."""
+def gather(settings: Settings, runtimes: list[str]) -> HostFacts:
+    """The facts of this machine. `runtimes`: the OCI runtimes that pods can ask for, the default first."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return HostFacts(
         uuid=kept(settings.data / "host-uuid", str(uuid.uuid4())),
@@ -44,6 +44,7 @@ def gather(settings: Settings) -> HostFacts:
         architecture=platform.machine(),
         os=_os_name(),
         kernel_version=platform.release(),
+        runtimes=tuple(runtimes),
         version=__version__,
     )
 

@@ -89,13 +89,13 @@ class Adopter:
                 if finishing.done():
                     self._finishing.pop(sandbox_id, None)
 
-    async def settled(self, sandbox_id: str | None = None) -> None:
-        """Wait until nothing is done to a sandbox here (None: to any), well or badly."""
+    async def settled(self, sandbox_id: str | None = None, timeout_s: float | None = None) -> None:
+        """Wait until nothing is done to a sandbox here (None: to any), well or badly, or the time has passed."""
         tasks = list(self._finishing.values()) if sandbox_id is None else [self._finishing.get(sandbox_id)]
         pending = [task for task in tasks if task is not None]
         pending += self._undoing if sandbox_id is None else []
         if pending:
-            await asyncio.wait(pending)
+            await asyncio.wait(pending, timeout=timeout_s)
 
     async def _finish(self, ready: Ready, adoption: Adoption) -> None:
         begun = time.perf_counter()

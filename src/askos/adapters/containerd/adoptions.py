@@ -88,6 +88,11 @@ class Adoptions:
         if self.all().pop(sandbox_id, None) is not None:
             self._path(sandbox_id).unlink(missing_ok=True)
 
+    def abandoned(self, sandbox_id: str) -> bool:
+        """Whether a sandbox was left between two owners; it goes soon, with the containers in it."""
+        adoption = self.all().get(sandbox_id)
+        return adoption is not None and not self.valid(adoption)
+
     def valid(self, adoption: Adoption) -> bool:
         """Whether the sandbox is to be seen as the capsule's."""
         return adoption.whole or adoption.sandbox_id in self._own

@@ -39,7 +39,8 @@ class Attach:
         self._once = False
         self._connection: Connection | None = None
         self._writable = False
-        self._sending = asyncio.Lock()
+        # One for each stream: a process that does not read must not hold up the terminal's size.
+        self._sending: dict[Name, asyncio.Lock] = {"stdin": asyncio.Lock(), "resize": asyncio.Lock()}
         self._gone: asyncio.Task[None] | None = None
         self._closed = False
 
@@ -135,7 +136,7 @@ class Attach:
     async def _send(self, name: Name, data: bytes | None) -> None:
         """Send to a stream; None: its end."""
         assert self._connection is not None, "start() comes first"
-        async with self._sending:
+        async with self._sending[name]:
             with contextlib.suppress(OSError):
                 if data is None:
                     await self._connection.end(name)

@@ -170,3 +170,8 @@ def write_program(path: Path, runsc: Path) -> None:
     new.write_text(_PROGRAM.replace("@RUNSC@", shlex.quote(str(runsc))))
     new.chmod(_MODE)
     new.replace(path)
+
+
+def container_of(record: Path) -> str:
+    """The id of the container that one of the files in runsc's root is about."""
+    return record.name.partition("_sandbox:")[0]

@@ -36,7 +36,7 @@ class Observer:
         sandboxes, answer = await asyncio.gather(
             self.sandboxes(capsule_uuid), self._client.cri("ListContainers", request, LIST_S)
         )
-        items = list(answer.containers)
+        items = [item for item in answer.containers if not self._adoptions.abandoned(item.pod_sandbox_id)]
         containers = [c for c in await asyncio.gather(*map(self._container, items)) if c is not None]
         if capsule_uuid is None:
             living = {item.id for item in items}

@@ -8,7 +8,13 @@ from __future__ import annotations
 
 import re
 
-_PROGRAM = re.compile(r'exec: \\?"(?P<program>[^"\\]+)\\?": (?P<why>[^"]*)|exec (?P<path>/\S+): (?P<cause>.*)')
+_PROGRAMS = (
+    re.compile(r'exec: \\?"(?P<program>[^"\\]+)\\?": (?P<why>[^"]*)'),
+    re.compile(r"exec (?P<program>/\S+): (?P<why>.*)"),
+    # gVisor's words.
+    re.compile(r'error finding executable \\?"(?P<program>[^"\\]+)\\?" in PATH \[[^\]]*\]: (?P<why>.*)'),
+    re.compile(r"failed to load (?P<program>/[^:]*): (?P<why>.*)"),
+)
 _CHDIR = re.compile(r'chdir to cwd \(\\?"(?P<folder>[^"\\]+)\\?"\)[^:]*: (?P<why>[^:]*)')
 _USER = re.compile(r"unable to find (?P<kind>user|group) (?P<name>[^:]+): no matching entries")
 _WRAPPERS = re.compile(
@@ -45,11 +51,10 @@ def _program(text: str) -> str | None:
     if match:
         why = match["why"].strip() or "it cannot be entered"
         return f"cannot start in the folder {match['folder']!r}: {why}"
-    match = _PROGRAM.search(text)
+    match = next((found for found in (pattern.search(text) for pattern in _PROGRAMS) if found), None)
     if match is None:
         return None
-    program = match["program"] or match["path"].rstrip(":")
-    why = match["why"] or match["cause"] or ""
+    program, why = match["program"].rstrip(":"), match["why"]
     if "executable file not found" in why or "no such file" in why:
         reason = "no such file in the image"
     elif "permission denied" in why:

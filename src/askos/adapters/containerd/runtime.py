@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from cri_api.v1 import api_pb2 as cri
 
 from askos.adapters.containerd import cgroups, images, layers, spec, stats, teardown
+from askos.adapters.containerd import limits as capsule_limits
 from askos.adapters.containerd.adopting import Plug
 from askos.adapters.containerd.adoptions import Adoptions
 from askos.adapters.containerd.execs import Exec
@@ -224,7 +225,6 @@ class ContainerdRuntime:
         """Remove a container; kills it first when it runs."""
         await _told("remove the container", self._maker.remove_container(container_id))
         self._observer.forget(container_id)
-        self._stopper.forget(container_id)
 
     async def signal(self, container_id: str, signum: int) -> None:
         """Send a signal to the container's first process. ConflictError when it does not run."""
@@ -274,27 +274,11 @@ class ContainerdRuntime:
 
     async def prepare_group(self, capsule_uuid: str, pids_max: int, limits: Limits) -> None:
         """Make the capsule's control group, or change its limits; see `ports.runtime.Runtime.prepare_group`."""
-        try:
-            await asyncio.to_thread(
-                cgroups.prepare,
-                self.instance,
-                capsule_uuid,
-                pids_max=pids_max,
-                cpu_shares=limits.cpu_shares,
-                cpu_quota_us=limits.cpu_quota_us,
-                cpu_period_us=limits.cpu_period_us,
-                memory_bytes=limits.memory_bytes,
-            )
-        except OSError as error:
-            message = f"Could not limit the capsule: {error.strerror} ({error.filename}). It is tried again."
-            raise RuntimeFailedError(message) from None
+        await capsule_limits.prepare(self.instance, capsule_uuid, pids_max, limits)
 
     async def discard_group(self, capsule_uuid: str) -> None:
         """Kill what is left in the capsule's control group and remove it; nothing when there is none."""
-        if not await asyncio.to_thread(cgroups.discard, self.instance, capsule_uuid):
-            group = cgroups.parent_of(self.instance, capsule_uuid)
-            message = f"Could not remove the control group {group}: a process in it does not end. It is tried again."
-            raise RuntimeFailedError(message)
+        await capsule_limits.discard(self.instance, capsule_uuid)
 
     async def capsule_groups(self) -> set[str]:
         """The capsules that have a control group."""

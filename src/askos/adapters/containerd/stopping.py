@@ -28,21 +28,16 @@ class Stopper:
         self._client = client
         self._signalled: set[str] = set()
 
-    def forget(self, container_id: str) -> None:
-        """Drop what is kept of a removed container."""
-        self._signalled.discard(container_id)
-
     async def stop(self, container_id: str, timeout_s: int, stop_signal: str | None) -> None:
         """Returns when the process has ended. A signal is sent once, however often it is asked for (as CRI does)."""
-        if stop_signal and timeout_s > 0:
-            signum = signals.number(stop_signal)
-            if container_id not in self._signalled:
-                if not await self._kill(container_id, signum):
-                    return await self._finish(container_id, 0)
+        signum = signals.number(stop_signal) if stop_signal else 0
+        if signum and timeout_s > 0:
+            if container_id in self._signalled or await self._kill(container_id, signum):
                 self._signalled.add(container_id)
-            await self._ended(container_id, timeout_s)
+                await self._ended(container_id, timeout_s)
             timeout_s = 0
-        return await self._finish(container_id, timeout_s)
+        await self._finish(container_id, timeout_s)
+        self._signalled.discard(container_id)
 
     async def _finish(self, container_id: str, timeout_s: int) -> None:
         request = cri.StopContainerRequest(container_id=container_id, timeout=timeout_s)

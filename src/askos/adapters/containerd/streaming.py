@@ -34,7 +34,10 @@ class StreamingError(Exception):
 
 
 class Connection:
-    """A connection to one address that CRI gave out, which is good for one. `send`s must not overlap."""
+    """A connection to one address that CRI gave out, which is good for one.
+
+    `send`s to the same stream must not overlap.
+    """
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader

@@ -17,7 +17,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from askos.adapters.containerd import cgroups, cnicache, mounts, teardown
+from askos.adapters.containerd import cgroups, cnicache, gvisor, mounts, teardown
 from askos.adapters.containerd.proto import containerd_api_pb2 as api
 from askos.adapters.containerd.rpc import NAMESPACE, RpcError, failed
 from askos.adapters.containerd.runtime import ContainerdRuntime
@@ -150,6 +150,10 @@ class _Sweep:
                     mounts.remove_tree(path)
                     teardown.shim_socket(self._socket, path.name).unlink(missing_ok=True)
                     self._removed.append(f"{word} {path.name}")
+        for path in _children(self._state / gvisor.HANDLER / NAMESPACE):
+            if gvisor.container_of(path) not in known:
+                path.unlink(missing_ok=True)
+                self._removed.append(f"runsc record {path.name}")
 
     def _groups(self, known: set[str]) -> None:
         """Control groups of containers that containerd does not know, with what still runs in them."""

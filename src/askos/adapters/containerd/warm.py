@@ -34,6 +34,7 @@ UID_PREFIX = "prepared-"
 _QUIET_S = 0.5
 _AGAIN_S = 5.0
 _CALL_S = 10.0
+_CLOSE_S = 5.0
 _LEAST_FREE = 256 << 20
 _UNSURE_LIMIT = 1000
 _log = logging.getLogger(__name__)
@@ -102,7 +103,7 @@ class Warm:
             self._keeper.cancel()
             await asyncio.gather(self._keeper, return_exceptions=True)
             self._keeper = None
-        await self._adopter.settled()
+        await self._adopter.settled(timeout_s=_CLOSE_S)
 
     @contextlib.contextmanager
     def starting(self) -> Iterator[None]:

@@ -18,7 +18,7 @@ MAX_MESSAGE = 16 << 20
 """Largest message that either end takes, in bytes."""
 BATCH = 4 << 20
 """Bodies are put together into one message up to so many bytes. One alone may be larger: an assignment has at most
-1 MiB of content, which base64 and quoting make three."""
+1 MiB of content, which JSON makes up to six of."""
 
 _KINDS: dict[str, type[errors.AskosError]] = {
     "invalid": errors.InvalidError,

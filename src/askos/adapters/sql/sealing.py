@@ -41,7 +41,7 @@ class Sealer:
             return None
         nonce = os.urandom(_NONCE_BYTES)
         text = msgspec.json.encode(content)
-        return _FORMAT + nonce + self._cipher.encrypt(nonce, text, capsule_uuid.encode())
+        return _FORMAT + nonce + self._cipher.encrypt(nonce, text, _FORMAT + capsule_uuid.encode())
 
     def open(self, capsule_uuid: str, sealed: bytes | None) -> Content:
         """What was sealed for this capsule. SetupError when it was not, or with another key."""
@@ -51,8 +51,8 @@ class Sealer:
         try:
             if sealed[:1] != _FORMAT:
                 raise InvalidTag
-            return _content_of(self._cipher.decrypt(nonce, text, capsule_uuid.encode()))
-        except InvalidTag:
+            return _content_of(self._cipher.decrypt(nonce, text, _FORMAT + capsule_uuid.encode()))
+        except (InvalidTag, ValueError):  # a nonce that was cut off is a ValueError
             raise SetupError(
                 f"Cannot decrypt the content of capsule {capsule_uuid}: it was encrypted with another content key, or "
                 "it was changed. Start the server with the key that it had."

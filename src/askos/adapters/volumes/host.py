@@ -129,7 +129,9 @@ class Volumes:
         with contextlib.suppress(FileNotFoundError):
             if note.read_text() == str(group):
                 return
-        tree.give_to_group(str(path), group, only_if_root_differs=on_root_mismatch)
+        # Only root has business in what e2fsck finds.
+        but = "lost+found" if volume.kind == "block" else ""
+        tree.give_to_group(str(path), group, only_if_root_differs=on_root_mismatch, but=but)
         note.parent.mkdir(mode=0o700, exist_ok=True)
         note.write_text(str(group))
 

@@ -12,6 +12,7 @@ import errno
 import os
 import shutil
 import subprocess
+import time
 import uuid as uuids
 from pathlib import Path
 
@@ -24,6 +25,7 @@ _EXT_MAGIC = b"\x53\xef"
 _KEEP_FREE = 0.05
 """Of the host's disk: beyond that, space is not reserved but taken as it is used."""
 _MKFS_S = 300
+_FREE_TRIES, _FREE_WAIT_S = 10, 0.05
 _PATH = "/usr/sbin:/sbin:/usr/local/sbin:/usr/bin:/bin"
 _SIGNATURES: list[tuple[str, int, bytes]] = [
     ("LUKS", 0, b"LUKS\xba\xbe"),
@@ -96,7 +98,7 @@ class Images:
         except FileNotFoundError:
             return
         try:
-            if loop.is_attached(fd):
+            if not _is_free(fd):
                 raise ConflictError(f"Cannot remove volume {uuid}: it is still mounted on its host.")
             path.unlink()
         finally:
@@ -133,6 +135,16 @@ class Images:
         finally:
             draft.unlink(missing_ok=True)
         kernel.sync_folder(str(self._folder))
+
+
+def _is_free(fd: int) -> bool:
+    """Whether a file has no loop device. Waits a little: the kernel ends one when its last user has gone, which may
+    be a process that is just ending, or somebody who only looked."""
+    for _ in range(_FREE_TRIES):
+        if not loop.is_attached(fd):
+            return True
+        time.sleep(_FREE_WAIT_S)
+    return False
 
 
 def holds(fd: int, uuid: str) -> bool:

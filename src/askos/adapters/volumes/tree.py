@@ -30,7 +30,8 @@ class MovedError(Exception):
 
 def walk(root: int) -> Iterator[tuple[int, list[os.DirEntry[str]]]]:
     """Every folder of the tree as (descriptor, its entries), outer ones first; the descriptor is good until the next
-    step. Goes back up by "..", after a look whether that is where it came from: MovedError when it is not."""
+    step. What the caller takes out of the entries is not looked into. Goes back up by "..", after a look whether that
+    is where it came from: MovedError when it is not."""
     here = os.open(".", _FOLDER | os.O_CLOEXEC, dir_fd=root)
     above: list[tuple[tuple[int, int], list[str]]] = []
     try:
@@ -102,16 +103,19 @@ def usage(path: str) -> int:
     return most
 
 
-def give_to_group(path: str, group: int, *, only_if_root_differs: bool = False) -> None:
+def give_to_group(path: str, group: int, *, only_if_root_differs: bool = False, but: str = "") -> None:
     """Kubernetes' fsGroup: everything gets the group, and it the rights to read and write; folders pass their group
-    on. Links themselves change hands, what they point to does not. MovedError is raised as OSError (EAGAIN)."""
+    on. Links themselves change hands, what they point to does not. `but` names something at the top that is left
+    alone. MovedError is raised as OSError (EAGAIN)."""
     root = kernel.open_folder(path)
     try:
         info = os.fstat(root)
         wanted = stat.S_ISGID | 0o770
         if only_if_root_differs and info.st_gid == group and info.st_mode & wanted == wanted:
             return
-        for folder, entries in walk(root):
+        for depth, (folder, entries) in enumerate(walk(root)):
+            if depth == 0:
+                entries[:] = [entry for entry in entries if entry.name != but]
             for entry in entries:
                 with contextlib.suppress(FileNotFoundError):
                     fd = os.open(entry.name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)

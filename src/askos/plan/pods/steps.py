@@ -31,7 +31,8 @@ class ProbeState(msgspec.Struct, frozen=True):
 
 
 class Trouble(msgspec.Struct, frozen=True):
-    """An action failed `failures` times in a row. `reason`: Kubernetes' word for it. `final`: no use trying again.
+    """An action failed `failures` times in a row. `reason`: Kubernetes' word for it. `final`: no use trying again;
+    of a start (RunContainerError) it means that the container has ended by it, and restarts by its policy.
     `spec_hash`: of the container spec that it failed with, so that a new one is tried at once."""
 
     failures: int
@@ -100,7 +101,7 @@ class PullImage(msgspec.Struct, frozen=True, tag=True):
 
 
 class Launch(msgspec.Struct, frozen=True, tag=True):
-    """Create and start a container. Key "container/<name>". `message`: how a start after a crash is explained."""
+    """Create and start a container. Key "container/<name>". `attempt`: its restarts so far."""
 
     container: str
     attempt: int
@@ -127,7 +128,7 @@ class PostStart(msgspec.Struct, frozen=True, tag=True):
 class Terminate(msgspec.Struct, frozen=True, tag=True):
     """End a container: preStop (if `pre_stop`), its stop signal, SIGKILL at `deadline_us`. Key "container/<name>".
 
-    `why` is an event's text. A deadline in the past kills at once.
+    `why` is the text of the Killing event, which the decision has already. A deadline in the past kills at once.
     """
 
     container: str
