@@ -20,6 +20,7 @@ from tests.acceptance.crash_fixtures import Api, Cloud
 from tests.acceptance.crash_workload import Slot
 
 _CAPSULE = "askos.io/capsule"
+_PREPARED = "askos.io/prepared"
 _ID = re.compile(r"\b[0-9a-f]{64}\b")
 
 
@@ -38,7 +39,16 @@ class Runtime:
         options = [("grpc.default_authority", "localhost")]
         with grpc.insecure_channel(f"unix:{cloud.socket}", options=options) as channel:
             stub = cri_grpc.RuntimeServiceStub(channel)
-            self.sandboxes = list(stub.ListPodSandbox(cri.ListPodSandboxRequest(), timeout=20).items)
+            found = list(stub.ListPodSandbox(cri.ListPodSandboxRequest(), timeout=20).items)
+            self.owners = {item.id: _owner(cloud, item) for item in found}
+            """Whose the sandboxes are: those of nobody are ready to be taken, and are not here."""
+            self.sandboxes = [item for item in found if self.owners[item.id] is not None]
+            self.prepared = {item.id for item in found if item not in self.sandboxes}
+            for sandbox_id in list(self.prepared):
+                asked = cri.PodSandboxStatusRequest(pod_sandbox_id=sandbox_id, verbose=True)
+                info = json.loads(stub.PodSandboxStatus(asked, timeout=20).info["info"])
+                spaces = info["runtimeSpec"]["linux"]["namespaces"]
+                self.prepared |= {Path(space["path"]).name for space in spaces if space.get("path")}
             self.containers = list(stub.ListContainers(cri.ListContainersRequest(), timeout=20).containers)
             self.running: dict[str, list[Running]] = {}
             for container in self.containers:
@@ -50,6 +60,14 @@ class Runtime:
                     self.running.setdefault(container.labels[_CAPSULE], []).append(found)
 
 
+def _owner(cloud: Cloud, item: Any) -> str | None:
+    """The capsule of a sandbox, from its label, or from the record of who has taken it."""
+    if _PREPARED not in item.labels:
+        return str(item.labels[_CAPSULE])
+    record = cloud.data / "adopted" / f"{item.id}.json"
+    return str(json.loads(record.read_bytes())["capsule_uuid"]) if record.exists() else None
+
+
 def doubled(cloud: Cloud, api: Api, slots: list[Slot]) -> list[str]:
     """Sandboxes and containers that do not fit what the API shows."""
     runtime = Runtime(cloud)
@@ -57,7 +75,7 @@ def doubled(cloud: Cloud, api: Api, slots: list[Slot]) -> list[str]:
     wrong = []
     ready: dict[str, int] = {}
     for sandbox in runtime.sandboxes:
-        uuid = sandbox.labels[_CAPSULE]
+        uuid = runtime.owners[sandbox.id]
         if uuid not in shown:
             wrong.append(f"sandbox {sandbox.id} of {uuid}, which does not exist")
         if sandbox.state == cri.SANDBOX_READY:
@@ -118,12 +136,15 @@ def histories(cloud: Cloud, api: Api, slots: list[Slot]) -> None:
 
 
 def leftovers(cloud: Cloud) -> list[str]:
-    """What is left of containers when all have been deleted; the cloud runs."""
+    """What is left of containers when all have been deleted; the cloud runs, and keeps some sandboxes ready."""
+    prepared = Runtime(cloud).prepared
     own = {cloud.pid(), cloud.containerd_pid()}
     found = [f"row {row}" for row in _rows(cloud)]
     found += [f"log folder {path}" for path in (cloud.data / "log" / "capsules").iterdir()]
     found += _processes(cloud, own) + _network(cloud) + _records(cloud) + _folders(cloud, persistent=True)
-    return found + [f"mount {point}" for point in _mounts(cloud.data)]
+    found += [f"mount {point}" for point in _mounts(cloud.data)]
+    found += [f"record {path.name}" for path in (cloud.data / "adopted").glob("*")]
+    return [thing for thing in found if not any(word in thing for word in prepared)]
 
 
 def on_machine(cloud: Cloud) -> list[str]:
@@ -157,7 +178,7 @@ def _processes(cloud: Cloud, own: set[int]) -> list[str]:
         except OSError:
             continue
         if str(cloud.data) in command or f"askos-{cloud.instance}" in groups:
-            found.append(f"process {entry.name}: {command}")
+            found.append(f"process {entry.name}: {command} {groups}")
     return found
 
 

@@ -171,10 +171,14 @@ class Api:
 
     def __call__(self, method: str, path: str, body: Any = None) -> Answer:
         """Raises LostError when no whole answer came."""
+        return self.at(method, f"/v1/containers{path}", body)
+
+    def at(self, method: str, path: str, body: Any = None) -> Answer:
+        """The same for any path."""
         if not self._token:
             self._log_in()
         headers = {"X-Auth-Token": self._token, "OpenStack-API-Version": VERSION}
-        return self._send(method, f"/v1/containers{path}", body, headers)[0]
+        return self._send(method, path, body, headers)[0]
 
     def _log_in(self) -> None:
         user = {"name": self._auth["username"], "domain": {"id": "default"}, "password": self._auth["password"]}

@@ -53,7 +53,10 @@ def test_content_is_mounted_and_swapped_while_running(cloud: Cloud) -> None:
                 "name": "secret",
                 "secret": {"secretName": "key", "defaultMode": 0o400, "items": [{"key": "k", "path": "deep/key"}]},
             },
-            {"name": "about", "downwardAPI": {"items": [{"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}}]}},
+            {
+                "name": "about",
+                "downwardAPI": {"items": [{"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}}]},
+            },
         ],
     )
     content = {

@@ -213,7 +213,9 @@ def test_a_later_delete_shortens_the_grace(cloud: Cloud) -> None:
 
 
 def test_the_stop_signal_can_be_chosen(cloud: Cloud) -> None:
-    script = "trap 'echo usr1 > /dev/termination-log; exit 0' USR1; trap '' TERM; echo ready; while :; do sleep 0.1; done"
+    script = (
+        "trap 'echo usr1 > /dev/termination-log; exit 0' USR1; trap '' TERM; echo ready; while :; do sleep 0.1; done"
+    )
     made = Pod.create(cloud, pod(container("main", script, lifecycle={"stopSignal": "SIGUSR1"})))
     made.says("ready")
     revision = made.show()["metadata"]["resourceVersion"]

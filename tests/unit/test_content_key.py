@@ -7,10 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from askos.adapters.sql.migrate import upgrade
 from askos.model.errors import SetupError
+from askos.model.pods import Content
 from askos.programs import content_key
 from askos.programs.server import Server
 from askos.settings import load
+
+from .cloud import POOL
+from .test_store_pods import SECRET, new
 
 KEY = base64.b64encode(bytes(range(32))).decode()
 
@@ -58,21 +63,26 @@ def test_a_file_that_cannot_be_right(tmp_path: Path) -> None:
 async def test_a_server_with_another_key_does_not_start(tmp_path: Path) -> None:
     """Said at once, in one line, and not when the first capsule needs its secrets."""
     settings = load({"data": tmp_path, "port": 1}, {})
-    first = Server(settings)
-    path = settings.paths
-    path.run.mkdir(parents=True)
+    settings.paths.run.mkdir(parents=True)
 
-    async def start(server: Server) -> None:
+    async def start(content: Content | None = None) -> None:
+        server = Server(settings)
         try:
-            from askos.adapters.sql.migrate import upgrade
-
             await upgrade(server._database)
             await server._check_content_key()
+            if content is not None:
+                await server.store.fact("network_pool", lambda: POOL)
+                await server.store.create_capsule(new(content=content))
         finally:
             await server.stop()
 
-    await start(first)
-    await start(Server(settings))
-    path.content_key.write_text(KEY)
-    with pytest.raises(SetupError, match="content key is not the one"):
-        await start(Server(settings))
+    key = settings.paths.content_key
+    await start()
+    key.write_text(KEY)
+    await start(SECRET)  # nothing was encrypted with the first one
+    await start()
+    key.unlink()
+    with pytest.raises(SetupError, match="secrets of 1 capsules"):
+        await start()
+    key.write_text(KEY)
+    await start()

@@ -23,6 +23,7 @@ for word; do
     wait) while [ ! -e '@HOME@/over' ]; do sleep 0.02; done; cat '@HOME@/over'; exit 0 ;;
     kill) [ ! -e '@HOME@/deaf' ] || { echo 'it went wrong' >&2; exit 1; } ;;
     state) cat '@HOME@/state' ;;
+    delete) : >'@HOME@/over' ;;
     fail) exit 7 ;;
   esac
   if [ -n "$create" ]; then case $before in --pid-file) echo 1 >"$word" ;; esac; fi
@@ -96,7 +97,7 @@ def test_a_container_from_create_to_its_end(shim: Shim) -> None:
     assert (out.read_text(), err.read_text()) == ("started\n", "trouble\n"), "a start has the container's streams"
     until(lambda: "wait c1" in shim.calls()[-1])
     assert not gone(pid)
-    (shim.home / "over").write_text('{"id":"c1","exitStatus":3}')
+    (shim.home / "over").touch()
     until(lambda: gone(pid))
     assert all("--network=host" in call for call in shim.calls())
 
@@ -111,7 +112,8 @@ def test_the_stand_in_ends_as_the_container_does(shim: Shim, answer: str, code: 
         "subprocess.run([program, *create, 'c1'], check=True)\n"
         "start = create[: create.index('create')] + ['start', 'c1']\n"
         "subprocess.run([program, *start], check=True, stdout=subprocess.DEVNULL)\n"
-        "open(over, 'w').write(answer)\n"
+        "open(over + '.new', 'w').write(answer)\n"
+        "os.rename(over + '.new', over)\n"
         "print(os.waitstatus_to_exitcode(os.waitpid(int(open(pid_file).read()), 0)[1]))\n"
     )
     first = ["--root", str(shim.home / "root"), "--log", str(shim.bundle / "log.json"), "--log-format", "json"]
@@ -179,7 +181,7 @@ def test_what_fails_and_what_is_passed_on(shim: Shim) -> None:
     assert shim.call("fail").returncode == 7
     assert shim.call("update", "--resources", "-", "c1").returncode == 0
     assert shim.call("pause", "c1").returncode == 0
-    assert [call.split("json ")[1] for call in shim.calls()] == ["fail", "pause c1"]
+    assert [call.rpartition(" json ")[2] for call in shim.calls()] == ["fail", "pause c1"]
 
 
 def test_it_is_configured_where_it_is(tmp_path: Path) -> None:

@@ -335,6 +335,8 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
      "spec.containers[0].securityContext.seccompProfile.localhostProfile", "not supported"),
     (pod(securityContext={"procMount": "Unmasked"}), "spec.containers[0].securityContext.procMount", "masked"),
     # containers
+    (pod({"containers": [{"name": f"c{i}", "image": "x"} for i in range(251)]}), "spec.containers", "at most 250"),
+    (pod(env=[{"name": "A"}] * 10_001), "spec.containers[0].env", "at most 10000"),
     (pod(name="App"), "spec.containers[0].name", "DNS label"),
     (pod(name=None), "spec.containers[0].name", "required"),
     (pod(image=""), "spec.containers[0].image", "required"),
@@ -484,7 +486,8 @@ def test_a_flood_of_problems_is_cut() -> None:
     error = refusal(pod({f"field{i}": 1 for i in range(20_000)}))
     lines = error.detail.splitlines()
     assert len(lines) == shape.SHOWN + 1
-    assert lines[-1] == f"... and {20_000 - shape.SHOWN} more"
+    assert lines[-1] == f"... and {1000 - shape.SHOWN} more"
+    assert "1000 or more fields" in error.title
 
 
 # -- policy -----------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import asyncio
 import io
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from askos.loops import pod_logs
+from askos.loops.calls import Calls
 from askos.loops.logs import Selection
 from askos.loops.pod_logs import Instance, InstanceLog, instance, tail_start
 from askos.model.errors import InvalidError
@@ -286,6 +288,10 @@ async def test_what_has_no_log_yet_is_a_400(stage: Stage) -> None:
     stage.placed = False
     assert await stage.refused("logs", upgrade=False) == (400, waiting)
     stage.placed = True
+    stage.calls = Calls(SimpleNamespace(**{**vars(stage.agent), "workers": {}}), stage.logs)  # type: ignore[arg-type]
+    assert await stage.refused("logs", upgrade=False) == (400, waiting)
+    assert await stage.refused("exec?command=id") == (409, 'Container "web" of pod "web" is not running.')
+    stage.calls = Calls(stage.agent, stage.logs)
     await stage.start("web", "sleep", "1000")
     assert await stage.refused("logs?previous=1", upgrade=False) == (
         400, 'previous terminated container "web" in pod "web" not found'

@@ -19,6 +19,9 @@ def check_containers(spec: pods.PodSpec, volumes: set[str], problems: Problems, 
     """All containers of a pod; `volumes`: the names of its volumes."""
     if not spec.containers:
         problems.add("spec.containers", "at least one is needed")
+    if why := podrules.too_many(len(spec.init_containers) + len(spec.containers)):
+        problems.add("spec.containers", why)
+        return
     every = {c.name for c in (*spec.init_containers, *spec.containers)}
     seen: set[str] = set()
     for word, containers in (("initContainers", spec.init_containers), ("containers", spec.containers)):

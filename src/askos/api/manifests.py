@@ -75,13 +75,13 @@ def read(body: Any, *, caller: Caller, runtimes: set[str]) -> Manifest:
 
 def read_content(body: Any) -> pods.Content:
     """The content alone: {"configMaps": {...}, "secrets": {...}}. Raises ApiError 400 that names every problem."""
-    problems = Problems()
+    problems = Problems("content")
     if not isinstance(body, dict):
         problems.add("", "the body must be a JSON object with configMaps and secrets")
     found = _content_shape(body, "", problems)
     problems.shaped()
     content = _content(found, "", problems)
-    problems.raise_any("content")
+    problems.raise_any()
     return content
 
 

@@ -28,6 +28,8 @@ ENV_FIELDS = frozenset(
 FILE_FIELDS = frozenset(
     {"metadata.name", "metadata.namespace", "metadata.uid", "metadata.labels", "metadata.annotations"}
 )
+MOST_CONTAINERS = 250
+"""In one capsule, init containers included. More would not be a pod any more."""
 RESOURCES = ("cpu", "memory", "ephemeral-storage")
 
 
@@ -142,6 +144,11 @@ def check_dns(spec: pods.PodSpec, problems: Problems) -> None:
     for i, option in enumerate(config.options):
         if not option.name or re.search(r"\s", option.name + (option.value or "")):
             problems.add(f"{path}.options[{i}]", "name and value must be words, and the name not empty")
+
+
+def too_many(containers: int) -> str:
+    """Why a pod cannot have so many containers; "" when it can."""
+    return f"{containers} containers are too many: at most {MOST_CONTAINERS}" if containers > MOST_CONTAINERS else ""
 
 
 def mount_path(path: str) -> tuple[str, str]:

@@ -69,7 +69,8 @@ class Pods:
         policy.enforce(caller, f"capsule:{action}")
         everywhere = schemas.boolean(request.query.get("all_projects"), False)
         if everywhere:
-            policy.enforce(caller, f"capsule:{action}_all_projects")
+            for rule in ("get_one", action):
+                policy.enforce(caller, f"capsule:{rule}_all_projects")
         scope = None if caller.is_admin and (everywhere or _is_uuid(ident)) else caller.project_id
         return await self._store.capsule(ident, scope, "capsule", request.query.get("namespace"))
 

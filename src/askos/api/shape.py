@@ -22,6 +22,9 @@ from askos.model.identity import Caller
 
 SHOWN = 100
 """How many problems an answer spells out."""
+_MOST = 1000
+"""After how many problems reading stops: a body that is nothing but mistakes must not take seconds."""
+_LONGEST_LIST = 10_000
 _GUESSES = 30
 """For how many unknown names a likely one is looked for: it takes a while, and names are free."""
 
@@ -35,7 +38,8 @@ def clip(value: object, limit: int = 60) -> str:
 class Problems:
     """What is wrong with a manifest, and what is accepted without effect."""
 
-    def __init__(self) -> None:
+    def __init__(self, what: str = "manifest") -> None:
+        self._what = what
         self._found: dict[tuple[str, str], None] = {}
         self._wrong: set[str] = set()
         self._forbidden: dict[str, str] = {}
@@ -50,6 +54,8 @@ class Problems:
         if self._shaping:
             self._wrong.add(path)
         self._found[path, why] = None
+        if len(self._found) >= _MOST:
+            self.raise_any()
 
     def add_choice(self, path: str, why: str) -> None:
         """A problem with what is given at a path, unless one of its parts was wrong or refused: that says it all."""
@@ -104,15 +110,16 @@ class Problems:
         found = [f"{path}: {why}" if path else why for path, why in self._found]
         return found + [f"{path}: {why}" for path, why in self._forbidden.items()]
 
-    def raise_any(self, what: str = "manifest") -> None:
+    def raise_any(self) -> None:
         """ApiError with all of them: 403 when nothing but policy is against it, else 400."""
         lines = self.lines()
         if not lines:
             return
         shown = lines[:SHOWN] + ([f"... and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else [])
-        title = f"Cannot use this {what}: {lines[0]}"
+        title = f"Cannot use this {self._what}: {lines[0]}"
         if len(lines) > 1:
-            title = f"Cannot use this {what}: {len(lines)} fields are wrong, not supported or not allowed; see detail."
+            many = f"{len(lines)} or more" if len(lines) >= _MOST else str(len(lines))
+            title = f"Cannot use this {self._what}: {many} fields are wrong, not supported or not allowed; see detail."
         if self._found:
             raise ApiError(400, title, detail="\n".join(shown), code="container.schema-validation-error")
         raise ApiError(403, title, detail="\n".join(shown), code="container.policy-not-authorized")
@@ -207,10 +214,16 @@ def _value(kind: inspect.Type, value: Any, path: str, problems: Problems, why: s
         case inspect.ListType():
             if not isinstance(value, list):
                 return _wrong(kind, value, path, problems, "a list")
+            if len(value) > _LONGEST_LIST:
+                problems.add(path, f"it has {len(value)} entries; at most {_LONGEST_LIST} are allowed")
+                return []
             return [_value(kind.item_type, inner, f"{path}[{i}]", problems) for i, inner in enumerate(value)]
         case inspect.DictType():
             if not isinstance(value, dict):
                 return _wrong(kind, value, path, problems, "an object")
+            if len(value) > _LONGEST_LIST:
+                problems.add(path, f"it has {len(value)} entries; at most {_LONGEST_LIST} are allowed")
+                return {}
             return _entries(kind, value, path, problems)
         case inspect.LiteralType():
             if not isinstance(value, str) or value not in kind.values:

@@ -21,7 +21,7 @@ from askos.api.errors import ApiError, invalid_query
 from askos.api.logstream import respond
 from askos.api.native import flag
 from askos.model.capsules import Capsule
-from askos.model.errors import AskosError, ConflictError, InvalidError
+from askos.model.errors import AskosError, ConflictError, InvalidError, NotFoundError
 from askos.model.pods import Pod
 from askos.ports.calls import CallStream, Frame, HostCalls
 
@@ -81,8 +81,12 @@ class Streams:
         )
         try:
             frames = stream.frames()
-            # The first frame says that it has begun; a failure before it is an HTTP error.
-            await anext(frames, None)
+            try:
+                # The first frame says that it has begun; a failure before it is an HTTP error.
+                await anext(frames, None)
+            except NotFoundError:
+                # It exists, but its host has not heard of it yet.
+                raise ConflictError(f'Container "{name}" of pod "{capsule.name}" is not running.') from None
             async with Channels(request.raw, idle_s=self._idle_s) as channels:
                 with contextlib.suppress(ConnectionResetError):
                     # Clients wait for a first message, which is empty, on the lowest channel that we write to.
@@ -129,15 +133,19 @@ class Streams:
         arguments = self._log_arguments(query)
         capsule = await self._find(request)
         name = container_of(_pod(capsule), query.get("container"))
+        waiting = f'container "{name}" in pod "{capsule.name}" is waiting to start: ContainerCreating'
         if capsule.placement.host_uuid is None:
-            raise InvalidError(f'container "{name}" in pod "{capsule.name}" is waiting to start: ContainerCreating')
+            raise InvalidError(waiting)
         arguments = {"capsule": capsule.uuid, "container": name, **arguments}
         stream = await self._calls.open(capsule.placement.host_uuid, "pod_logs", arguments)
         try:
             frames = stream.frames()
             await anext(frames, None)
-        except BaseException:
+        except BaseException as error:
             await stream.close()
+            if isinstance(error, NotFoundError):
+                # It exists, but its host has not heard of it yet.
+                raise InvalidError(waiting) from None
             raise
         return await respond(request, stream, frames, framed=flag(query, "streams", False))
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from askos.api import create, podrules, schemas, syntax, textual
+from askos.api import create, podrules, schemas, syntax, template_fields, textual
 from askos.api.shape import Problems, clip, is_clean, shape
 from askos.model import pods
 from askos.model.capsules import VolumeGrant
@@ -33,80 +33,6 @@ _PULL: dict[str, Literal["Never", "Always", "IfNotPresent"]] = {
 _NO_PORT = "has no effect: no port of the host is opened; reach containerPort at the capsule's own address"
 
 
-class _Part(msgspec.Struct, frozen=True, rename="camel"):
-    """What all parts of a template have in common."""
-
-
-class _Port(_Part, frozen=True):
-    container_port: int
-    name: str = ""
-    host_port: int | None = None
-    protocol: Literal["TCP", "UDP"] = "TCP"
-
-
-class _Requests(_Part, frozen=True):
-    cpu: Any = None
-    memory: Any = None
-
-
-class _Resources(_Part, frozen=True):
-    requests: _Requests = _Requests()
-
-
-class _Mount(_Part, frozen=True):
-    mount_path: str
-    name: str = ""
-    read_only: Any = None
-
-
-class _Container(_Part, frozen=True):
-    image: str
-    name: str = ""
-    command: list[str] = []
-    args: list[str] = []
-    env: dict[str, str] = {}
-    work_dir: str = ""
-    image_pull_policy: str = ""
-    ports: list[_Port] = []
-    resources: _Resources = _Resources()
-    volume_mounts: list[_Mount] = []
-    stdin: Any = None
-    tty: Any = None
-
-
-class _Cinder(_Part, frozen=True):
-    volume_id: str = msgspec.field(default="", name="volumeID")
-    size: Any = None
-    auto_remove: Any = None
-
-
-class _Volume(_Part, frozen=True):
-    name: str
-    cinder: _Cinder
-
-
-class _Spec(_Part, frozen=True):
-    containers: list[_Container]
-    init_containers: list[_Container] = []
-    restart_policy: pods.RestartRule | None = None
-    volumes: list[_Volume] = []
-
-
-class _Metadata(_Part, frozen=True):
-    name: str = ""
-    labels: dict[str, Any] = {}
-    annotations: dict[str, Any] = {}
-
-
-class _Template(_Part, frozen=True):
-    kind: Literal["capsule", "Capsule"]
-    metadata: _Metadata
-    spec: _Spec
-    capsule_version: Literal["beta", "Beta"] = "beta"
-    restart_policy: pods.RestartRule | None = None
-    availability_zone: str = ""
-
-
 class Order(msgspec.Struct, frozen=True):
     """What a template asks for."""
 
@@ -124,22 +50,22 @@ def read(template: object, zones: set[str], limits: schemas.Limits) -> Order:
 
     Raises ApiError 400 that names every field which is wrong.
     """
-    problems = Problems()
+    problems = Problems("template")
     warnings: list[str] = []
     if isinstance(template, str):
         try:
             template = textual.read(template)
         except textual.UnreadableError as error:
             problems.add("template", f"it cannot be read: {error}")
-            problems.raise_any("template")
+            problems.raise_any()
     if not isinstance(template, dict):
         problems.add("template", "it must be an object, or a string of JSON or YAML that describes one")
-        problems.raise_any("template")
+        problems.raise_any()
     assert isinstance(template, dict)
-    shaped = shape(_Template, _without_ignored(template, warnings), "", problems)
+    shaped = shape(template_fields.Template, _without_ignored(template, warnings), "", problems)
     problems.shaped()
-    order = _Reader(msgspec.convert(shaped, _Template), problems, warnings, limits).order(zones)
-    problems.raise_any("template")
+    order = _Reader(msgspec.convert(shaped, template_fields.Template), problems, warnings, limits).order(zones)
+    problems.raise_any()
     return order
 
 
@@ -157,14 +83,14 @@ def _without_ignored(template: dict[str, Any], warnings: list[str]) -> dict[str,
         return {name: inner for name, inner in value.items() if name in names}
 
     stripped = dict(template)
-    for name, struct in (("metadata", _Metadata), ("spec", _Spec)):
+    for name, struct in (("metadata", template_fields.Metadata), ("spec", template_fields.Spec)):
         if name in stripped:
             stripped[name] = known(struct, stripped[name], name)
     spec = stripped.get("spec")
     if isinstance(spec, dict) and isinstance(spec.get("volumes"), list):
         # Of another source than cinder it is no volume that could be had: that is refused, not ignored.
         spec["volumes"] = [
-            known(_Volume, v, f"spec.volumes[{i}]") if isinstance(v, dict) and "cinder" in v else v
+            known(template_fields.Volume, v, f"spec.volumes[{i}]") if isinstance(v, dict) and "cinder" in v else v
             for i, v in enumerate(spec["volumes"])
         ]
     return stripped
@@ -173,7 +99,9 @@ def _without_ignored(template: dict[str, Any], warnings: list[str]) -> dict[str,
 class _Reader:
     """Turns one template into an order."""
 
-    def __init__(self, template: _Template, problems: Problems, warnings: list[str], limits: schemas.Limits) -> None:
+    def __init__(
+        self, template: template_fields.Template, problems: Problems, warnings: list[str], limits: schemas.Limits
+    ) -> None:
         self._t = template
         self._problems = problems
         self._warnings = warnings
@@ -196,6 +124,11 @@ class _Reader:
         labels = self._texts(self._t.metadata.labels, "metadata.labels")
         if not spec.containers:
             self._tell("spec.containers", "at least one is needed")
+        if why := podrules.too_many(len(spec.init_containers) + len(spec.containers)):
+            self._tell("spec.containers", why)
+            # There are fewer names to give than that.
+            self._problems.raise_any()
+        # Before names are made up for those that have none.
         for i, container in enumerate(spec.init_containers):
             self._note_name(container, f"spec.initContainers[{i}]")
         for i, container in enumerate(spec.containers):
@@ -233,7 +166,7 @@ class _Reader:
                 self._tell(f"{path}[{clip(key)}]", "it holds a character that no text may hold")
         return found
 
-    def _note_name(self, container: _Container, path: str) -> None:
+    def _note_name(self, container: template_fields.Container, path: str) -> None:
         if container.name:
             self._tell(f"{path}.name", _bad_name(container.name))
             if container.name in self._names:
@@ -250,7 +183,9 @@ class _Reader:
 
     # -- containers --------------------------------------------------------------------------------------------
 
-    def _container(self, given: _Container, path: str, capsule: str, declared: set[str]) -> pods.Container:
+    def _container(
+        self, given: template_fields.Container, path: str, capsule: str, declared: set[str]
+    ) -> pods.Container:
         if given.image:
             try:
                 normalise(given.image)
@@ -290,7 +225,7 @@ class _Reader:
         self._tell(path, f"{clip(value)} must be true or false")
         return False
 
-    def _ports(self, given: list[_Port], path: str) -> list[pods.ContainerPort]:
+    def _ports(self, given: list[template_fields.Port], path: str) -> list[pods.ContainerPort]:
         ports = []
         for i, port in enumerate(given):
             at = f"{path}.ports[{i}]"
@@ -302,7 +237,7 @@ class _Reader:
             ports.append(pods.ContainerPort(port.container_port, port.name, port.protocol, port.host_port or 0))
         return ports
 
-    def _resources(self, given: _Requests, path: str) -> pods.Resources:
+    def _resources(self, given: template_fields.Requests, path: str) -> pods.Resources:
         """As for Zun's containers: cpu is a share of what there is, memory a hard limit."""
         requests, limits = {}, {}
         if given.cpu is not None:
@@ -330,7 +265,7 @@ class _Reader:
             return least
         return found
 
-    def _mounts(self, given: list[_Mount], path: str, declared: set[str]) -> list[pods.VolumeMount]:
+    def _mounts(self, given: list[template_fields.Mount], path: str, declared: set[str]) -> list[pods.VolumeMount]:
         mounts = []
         seen: set[str] = set()
         for i, mount in enumerate(given):

@@ -86,6 +86,26 @@ def span(seconds: float) -> str:
     return ""
 
 
+def short_span(seconds: float) -> str:
+    """A length of time in one or two units, as kubectl's columns have it: '45s', '5m30s', '3h', '2d4h'."""
+    left = max(0, int(seconds))
+    # (up to, unit, its length, the smaller unit that is told beside it)
+    for until, unit, length, rest, short in (
+        (120, "s", 1, "", 1),
+        (600, "m", 60, "s", 1),
+        (3 * 3600, "m", 60, "", 1),
+        (8 * 3600, "h", 3600, "m", 60),
+        (48 * 3600, "h", 3600, "", 1),
+        (8 * 86400, "d", 86400, "h", 3600),
+        (2 * 365 * 86400, "d", 86400, "", 1),
+        (8 * 365 * 86400, "y", 365 * 86400, "d", 86400),
+    ):
+        if left < until:
+            more = left % length // short if rest else 0
+            return f"{left // length}{unit}" + (f"{more}{rest}" if more else "")
+    return f"{left // (365 * 86400)}y"
+
+
 def size(count: float) -> str:
     """Bytes with a decimal unit, as docker shows them: '12.3MB'."""
     for unit in ("B", "kB", "MB", "GB"):

@@ -98,11 +98,11 @@ class Server:
 
     async def _check_content_key(self) -> None:
         """Say at once that content cannot be read, not when a capsule needs it."""
-        known = await self.store.fact("content_key", lambda: self._sealer.fingerprint)
-        if known != self._sealer.fingerprint:
+        count = await self.store.unreadable(self._sealer.fingerprint)
+        if count:
             raise SetupError(
-                f"The content key is not the one that this database's secrets are encrypted with. Put the right one "
-                f"into {self._settings.paths.content_key} or ASKOS_CONTENT_KEY."
+                f"The content key is not the one that config maps and secrets of {count} capsules are encrypted with. "
+                f"Put the right one into {self._settings.paths.content_key} or ASKOS_CONTENT_KEY."
             )
 
     async def _pool(self, host_routes: Callable[[], list[str]]) -> str:

@@ -21,7 +21,7 @@ HANDLER = "runsc"
 _MODE = 0o755
 
 # Beside a container's log.json, in its bundle: askos.pid names the stand-in, askos.go is the pipe that it waits at
-# for the start, and askos.started is there once it has been started.
+# for the start; askos.started is there once it has been started, and askos.end holds what runsc says of its end.
 _PROGRAM = r"""#!/bin/sh
 # Written by askos at each start; changes made here are lost.
 # Makes gVisor's runsc fit containerd's shim for runc. $1 and on: what that shim asks of runc.
@@ -84,8 +84,11 @@ case $command in
       # A signal before the start ends this process, as it would end the container.
       read -r _ <&4
       exec </dev/null >/dev/null 2>&1 4<&-
-      code=$(quietly wait "$id" | sed -n 's/.*"exitStatus": *\([0-9]*\).*/\1/p')
-      # Without an answer the sandbox has gone, and took the container with it.
+      quietly wait "$id" >"$here/askos.end"
+      # {"id":"…","exitStatus":3}. Without an answer the sandbox has gone, and took the container with it.
+      answer='' && read -r answer <"$here/askos.end"
+      code=${answer##*exitStatus\":}
+      code=${code%%[!0-9]*}
       exit "${code:-137}"
     ) <&3 3<&- &
     echo $! >"$here/askos.pid" && printf %s $! >"$pid_file"

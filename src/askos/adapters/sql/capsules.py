@@ -43,7 +43,7 @@ class CapsuleStore(Base):
                 await _check_name(connection, new, namespace)
             network = await sql_networks.project_network(connection, new.project_id, now)
             revision = await self._log(connection, new.kind, new.uuid, new.project_id, created=True)
-            await connection.execute(
+            made = await connection.execute(
                 insert(capsules).values(
                     uuid=new.uuid,
                     project_id=new.project_id,
@@ -64,7 +64,7 @@ class CapsuleStore(Base):
                     **rows.derived(new.wish, Placement(), Report()),
                 )
             )
-            await sql_networks.claim_port(connection, network, new.uuid, now)
+            port = await sql_networks.claim_port(connection, network, new.uuid, now)
             if new.kind == "capsule":
                 await _write_labels(connection, new.uuid, new.spec)
             if new.volumes:
@@ -73,10 +73,28 @@ class CapsuleStore(Base):
                 await sql_volumes.create_and_attach(
                     connection, new.project_id, new.user_id, new.uuid, new.new_volumes, now
                 )
-            capsule = await self._one(connection, capsules.c.uuid == new.uuid)
-            assert capsule is not None
+            with_volumes = new.volumes or new.new_volumes
+            grants = await sql_volumes.grants_of(connection, [new.uuid]) if with_volumes else {}
+        self._networks[network.uuid] = network
         self._on_change(Change(revision, new.kind, new.uuid, deleted=False, project_id=new.project_id, created=True))
-        return capsule
+        return Capsule(
+            uuid=new.uuid,
+            project_id=new.project_id,
+            user_id=new.user_id,
+            name=new.name,
+            kind=new.kind,
+            spec=new.spec,
+            wish=new.wish,
+            placement=Placement(),
+            report=Report(),
+            created_us=now,
+            revision=revision,
+            id=made.inserted_primary_key[0] if made.inserted_primary_key else 0,
+            ports=[port],
+            networks=[network],
+            volumes=grants.get(new.uuid, []),
+            content_revision=int(sealed is not None),
+        )
 
     async def wish(self, uuid: str, change: Callable[[Capsule], Wish]) -> Capsule:
         """See `ports.store.Store`."""

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sqlalchemy import insert, select
+from sqlalchemy import delete, func, insert, select
 
 from askos.adapters.sql.agents import AgentStore
 from askos.adapters.sql.changes import ChangeLog
 from askos.adapters.sql.placing import PlacementStore
-from askos.adapters.sql.schema import cloud
+from askos.adapters.sql.schema import capsules, cloud
+
+_CONTENT_KEY = "content_key"
+"""The fact that tells which key content is sealed with, by its fingerprint."""
 
 
 class SqlStore(AgentStore, PlacementStore, ChangeLog):
@@ -23,3 +26,17 @@ class SqlStore(AgentStore, PlacementStore, ChangeLog):
                 value = make()
                 await connection.execute(insert(cloud).values(key=key, value=value))
             return str(value)
+
+    async def unreadable(self, fingerprint: str) -> int:
+        """How many capsules have content that was sealed with another key than this one. With none the key is noted
+        as the one in use, so that another one is found out at the next start."""
+        async with self._db.write() as connection:
+            noted = (await connection.execute(select(cloud.c.value).where(cloud.c.key == _CONTENT_KEY))).scalar()
+            if noted == fingerprint:
+                return 0
+            sealed = select(func.count()).select_from(capsules).where(capsules.c.content.is_not(None))
+            count = int((await connection.execute(sealed)).scalar_one()) if noted is not None else 0
+            if count == 0:
+                await connection.execute(delete(cloud).where(cloud.c.key == _CONTENT_KEY))
+                await connection.execute(insert(cloud).values(key=_CONTENT_KEY, value=fingerprint))
+            return count
