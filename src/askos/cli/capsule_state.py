@@ -37,6 +37,11 @@ def condition(each: Capsule, kind: str) -> dict[str, Any]:
     return next((c for c in each["status"].get("conditions", []) if c["type"] == kind), {})
 
 
+def unplaced(each: Capsule) -> bool:
+    """Whether it has no host yet."""
+    return condition(each, "PodScheduled").get("status") == "False"
+
+
 def sidecars(each: Capsule) -> set[str]:
     """Names of the init containers that go on beside the others."""
     return {c["name"] for c in each["spec"].get("initContainers", []) if c.get("restartPolicy") == "Always"}
@@ -71,11 +76,13 @@ def summary(each: Capsule) -> str:
     status = each["status"]
     if each["metadata"].get("deletionTimestamp") and status["phase"] not in ("Succeeded", "Failed"):
         return "Unknown" if status.get("reason") == "NodeLost" else "Terminating"
+    if status["phase"] == "Failed" and status.get("reason"):
+        return str(status["reason"])  # evicted, or its time was over: that matters more than how a container took it
     word = _initialising(each)
     if word is not None:
         return word
     word = str(status.get("reason") or status["phase"])
-    if condition(each, "PodScheduled").get("status") == "False":
+    if unplaced(each):
         return word
     running = False
     # The first container has the last word.
@@ -95,9 +102,7 @@ def summary(each: Capsule) -> str:
 def _initialising(each: Capsule) -> str | None:
     """The word for a capsule whose init containers are at work; None when they are done or there are none."""
     status, mine = each["status"], sidecars(each)
-    if condition(each, "Initialized").get("status") == "True" or not condition(each, "PodScheduled"):
-        return None
-    if condition(each, "PodScheduled").get("status") == "False":
+    if condition(each, "Initialized").get("status") == "True" or unplaced(each):
         return None
     every = status.get("initContainerStatuses", [])
     for number, c in enumerate(every):

@@ -37,6 +37,8 @@ RELIST_S = 10.0
 """How often everything is listed, to find what events did not tell."""
 COLLECT_S = 60.0
 """How often leftovers are looked for."""
+TIDIED_S = 0.005
+"""When to look after the runtime has tidied up."""
 SECOND_LOOKS_S = (0.02, 0.1, 0.5)
 """When to look again after a process has ended."""
 
@@ -232,6 +234,10 @@ class Agent:
                         # the server is busy with their report.
                         continue
                     owner = self._owners.get(event.container_id)
+                    if event.kind == "ended":
+                        # The runtime has tidied up after a process, and writes its end down in this moment.
+                        loop.call_later(TIDIED_S, self.poke, owner)
+                        continue
                     self.poke(owner)
                     if event.kind == "exit":
                         # The runtime tells of an end before its own records say so.

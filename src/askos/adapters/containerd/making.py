@@ -20,6 +20,8 @@ SANDBOX_S = 90.0
 CREATE_S = 300.0  # may unpack a large image first
 REMOVE_S = 60.0
 _WAIT_S = 20.0
+_SHIM_ENDS = 3
+_SHIM_S = 0.1
 
 Existing = Callable[[], Awaitable[tuple[str, bool] | None]]
 """Finds what has the name: its id, and whether it is whole."""
@@ -106,11 +108,17 @@ class Maker:
                 self._gate.notify_all()
 
     async def _tolerant(self, method: str, request: Any) -> None:
-        try:
-            await self._client.cri(method, request, REMOVE_S)
-        except RpcError as error:
-            if not error.not_found:
-                raise
+        for left in range(_SHIM_ENDS, -1, -1):
+            try:
+                await self._client.cri(method, request, REMOVE_S)
+                return
+            except RpcError as error:
+                if error.not_found:
+                    return
+                # The shim ended while it was asked, as it may when the last of its containers goes.
+                if left == 0 or "ttrpc: closed" not in error.text:
+                    raise
+                await asyncio.sleep(_SHIM_S)
 
 
 def _made(answer: Any) -> str:

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 _START_S = 60.0
 _UPDATE_S = 30.0
-_TOPICS = {"/tasks/exit": "exit", "/tasks/oom": "oom", "/tasks/start": "start"}
+_TOPICS = {"/tasks/exit": "exit", "/tasks/delete": "ended", "/tasks/oom": "oom", "/tasks/start": "start"}
 _T = TypeVar("_T")
 
 
