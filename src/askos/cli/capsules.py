@@ -1,350 +1,364 @@
-"""`askos capsule`: create, ls, describe, logs, exec, attach, port-forward, top, delete."""
+"""`askos capsule`: the group, and ls, top, label and delete."""
 
 from __future__ import annotations
 
 import sys
-import time
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from askos.cli import base, output, text
+from askos.cli import base, output
 from askos.cli.base import Lazy, LazyGroup
+from askos.cli.capsule_state import Capsule, age, ready, restarts, summary
 from askos.cli.output import Column
-from askos.cli.specification import converted
-from askos.client.capsules import Capsule, Capsules
-from askos.client.errors import ApiError, ClientError
+from askos.client.errors import ClientError
+
+if TYPE_CHECKING:
+    from askos.client.capsules import Capsules
 
 HERE = "askos.cli.capsules"
+CREATE = "askos.cli.capsule_create"
+SHOW = "askos.cli.capsule_describe"
 STREAMS = "askos.cli.capsule_streams"
+NOT_FOUND = {404: "See `askos capsule ls`"}
 MARGIN_S = 60.0
+"""Beyond its grace, for a capsule to be gone."""
+COMPLETE_WITHIN_S = 3.0
 
 
 @click.group(
     cls=LazyGroup,
     lazy={
-        "create": Lazy(f"{HERE}:create", "Create capsules from Pod manifests."),
+        "create": Lazy(f"{CREATE}:create", "Create capsules from Pod manifests."),
+        "apply": Lazy(f"{CREATE}:apply", "Create or change capsules, to be as their manifests say."),
         "ls": Lazy(f"{HERE}:ls", "List capsules."),
-        "describe": Lazy("askos.cli.capsule_describe:describe", "Show all about capsules, with events."),
-        "logs": Lazy(f"{HERE}:logs", "Print what a container of a capsule has written."),
+        "describe": Lazy(f"{SHOW}:describe", "Show all about capsules, with events."),
+        "get": Lazy(f"{SHOW}:get", "Print capsules as YAML or JSON."),
+        "events": Lazy(f"{SHOW}:events", "Show what happened to a capsule."),
+        "logs": Lazy("askos.cli.capsule_logs:logs", "Print what a container of a capsule has written."),
         "exec": Lazy(f"{STREAMS}:exec_", "Run a command in a container of a capsule."),
         "attach": Lazy(f"{STREAMS}:attach", "Connect to a container's own process."),
-        "port-forward": Lazy(f"{STREAMS}:port_forward", "Reach a port inside a capsule from here."),
+        "port-forward": Lazy("askos.cli.capsule_forward:port_forward", "Reach ports inside a capsule from here."),
         "top": Lazy(f"{HERE}:top", "Show what running containers use."),
+        "label": Lazy(f"{HERE}:label", "Change a capsule's labels."),
         "delete": Lazy(f"{HERE}:delete", "Delete capsules."),
-        "get": Lazy("askos.cli.capsule_describe:get", "Print capsules as YAML or JSON.", hidden=True),
         "rm": Lazy(f"{HERE}:delete", "Same as `delete`.", hidden=True),
         "ps": Lazy(f"{HERE}:ls", "Same as `ls`.", hidden=True),
-        "show": Lazy("askos.cli.capsule_describe:describe", "Same as `describe`.", hidden=True),
+        "show": Lazy(f"{SHOW}:describe", "Same as `describe`.", hidden=True),
+        "update": Lazy(f"{CREATE}:apply", "Same as `apply`.", hidden=True),
     },
-    hints={"apply": "Use `askos capsule create -f FILE`.", "list": "Use `askos capsule ls`."},
+    hints={
+        "list": "Use `askos capsule ls`.",
+        "run": "Use `askos capsule create -f FILE`, or `askos run` for a single container.",
+        "replace": "Use `askos capsule apply -f FILE`.",
+        "edit": "Use `askos capsule get NAME`, and `askos capsule apply -f FILE`.",
+        "inspect": "Use `askos capsule get -o json NAME`.",
+        "stats": "Use `askos capsule top`.",
+        "stop": "Use `askos capsule delete`: a capsule is not started again.",
+        "start": "A capsule runs until it ends or is deleted. Use `askos capsule create -f FILE`.",
+    },
 )
 def capsule() -> None:
     """Capsules: pods of containers that share a network and volumes."""
 
 
-namespace_option = click.option("-n", "--namespace", metavar="NAME", help="Where names are looked up (default).")
-container_option = click.option("-c", "--container", metavar="NAME", help="Which container; needed with several.")
+def capsules(namespace: str | None = None) -> Capsules:
+    """The native API's capsules, on the session of the running command."""
+    from askos.client.capsules import Capsules
+
+    return Capsules(base.session(), namespace)
 
 
-def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    """Names of capsules for the shell. Never an error: a shell has no use for one."""
+# -- what commands share -------------------------------------------------------------------------------------------
+
+
+def _looked_up(ctx: click.Context, look: Callable[[Capsules], list[str]], incomplete: str) -> list[str]:
+    """Words for the shell. Never an error: a shell has no use for one."""
     try:
+        from askos.client.capsules import Capsules
         from askos.client.connection import resolve
         from askos.client.session import Session
         from askos.client.tokens import TokenCache
 
-        line = Session(resolve(ctx.params.get("os_cloud"), ctx.params.get("data")), TokenCache.of_user())
-        found = Capsules(line, ctx.params.get("namespace")).every()
-        line.close()
-        return [c["metadata"]["name"] for c in found if c["metadata"]["name"].startswith(incomplete)]
+        outer = ctx.find_root().params
+        cloud, data = (ctx.params.get(key) or outer.get(key) for key in ("os_cloud", "data"))
+        line = Session(resolve(cloud, data), TokenCache.of_user())
+        try:
+            return [word for word in look(Capsules(line, ctx.params.get("namespace"))) if word.startswith(incomplete)]
+        finally:
+            line.close()
     except Exception:
         return []
 
 
+def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Names of capsules for the shell."""
+
+    def look(api: Capsules) -> list[str]:
+        given = ctx.params.get("names") or ()
+        return [c["metadata"]["name"] for c in api.every(timeout_s=COMPLETE_WITHIN_S) if c["metadata"]["name"] not in given]
+
+    return _looked_up(ctx, look, incomplete)
+
+
+def complete_container(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Names of the containers of the capsule that is named; of all capsules when none is named yet."""
+
+    def look(api: Capsules) -> list[str]:
+        name = ctx.params.get("name")
+        found = [api.show(name, timeout_s=COMPLETE_WITHIN_S)] if name else api.every(timeout_s=COMPLETE_WITHIN_S)
+        every = [c["name"] for each in found for part in ("containers", "initContainers") for c in each["spec"].get(part, [])]
+        return list(dict.fromkeys(every))
+
+    return _looked_up(ctx, look, incomplete)
+
+
+def complete_namespace(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Namespaces that there are."""
+
+    def look(api: Capsules) -> list[str]:
+        api.namespace = None
+        return sorted({c["metadata"]["namespace"] for c in api.every(timeout_s=COMPLETE_WITHIN_S)})
+
+    return _looked_up(ctx, look, incomplete)
+
+
+namespace_option = click.option(
+    "-n", "--namespace", metavar="NAME", help="Only in this namespace.", shell_complete=complete_namespace
+)
+container_option = click.option(
+    "-c",
+    "--container",
+    metavar="NAME",
+    help="Which container; needed with several.",
+    shell_complete=complete_container,
+)
 name_argument = click.argument("name", shell_complete=complete)
+names_argument = click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=complete)
 
 
-def capsules(namespace: str | None = None) -> Capsules:
-    """The native API's capsules, on the session of the running command."""
-    return Capsules(base.session(), namespace)
+# -- ls ------------------------------------------------------------------------------------------------------------
 
 
 @click.command(
-    cls=base.Command, examples=["askos capsule create -f pod.yaml", "cat pod.yaml | askos capsule create -f -"]
+    cls=base.Command, examples=["askos capsule ls -l app=web,tier!=back", "askos capsule ls --watch -o wide"]
 )
-@click.option(
-    "-f", "--file", "files", multiple=True, required=True, metavar="FILE", help="A manifest; - is standard input."
-)
-@click.option("-n", "--namespace", metavar="NAME", help="For manifests that name none.")
-@click.option("--no-wait", is_flag=True, help="Return when it is accepted, not when it is ready or has ended.")
-@click.option("-q", "--quiet", is_flag=True, help="Print ids only.")
-def create(files: tuple[str, ...], namespace: str | None, no_wait: bool, quiet: bool) -> None:
-    """Create capsules from Kubernetes Pod manifests, and wait until they are ready or have ended.
-
-    A file may hold several documents: each Pod becomes a capsule; ConfigMaps and Secrets beside it go with it.
-    """
-    from askos.cli import manifest_files
-
-    bodies = manifest_files.read(files)
-    api = capsules()
-    failed = False
-    made: list[tuple[str, Capsule]] = []
-    for body in bodies:
-        metadata = body.get("metadata")
-        if isinstance(metadata, dict) and namespace and not metadata.get("namespace"):
-            body["metadata"] = {**metadata, "namespace": namespace}
-        shown = str((metadata or {}).get("name") or (metadata or {}).get("generateName") or "without a name")
-        try:
-            created, warnings = api.create(body)
-        except ApiError as error:
-            base.complain(base.told(f"create capsule {shown}", error, {404: ""}))
-            for line in error.details.splitlines():
-                print(f"  {output.printable(line)}", file=sys.stderr)
-            failed = True
-            continue
-        for warning in warnings:
-            print(f"askos: warning: {output.printable(warning)}", file=sys.stderr)
-        made.append((str(created["metadata"]["name"]), created))
-    for name, created in made:
-        if quiet:
-            output.write(f"{created['id']}\n")
-        state = "accepted" if no_wait else _settle(api, str(created["id"]))
-        if not quiet:
-            output.write(f"capsule {name} {state}\n")
-        failed = failed or state.startswith("failed")
-    if failed:
-        raise SystemExit(1)
-
-
-def _settle(api: Capsules, ident: str) -> str:
-    """Wait until a capsule is ready, has ended, or cannot go on without help; how it is then."""
-    seen = api.show(ident)
-    while True:
-        found = _verdict(seen)
-        if found:
-            return found
-        for change in api.watch(str(seen["metadata"]["resourceVersion"])):
-            if change["object"].get("id") == ident:
-                break
-        try:
-            seen = api.show(ident)
-        except ApiError as error:
-            if error.status == 404:
-                return "failed: somebody deleted it"
-            raise
-
-
-_STUCK = {"ImagePullBackOff", "CrashLoopBackOff", "InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError"}
-
-
-def _verdict(seen: Capsule) -> str:
-    status = seen["status"]
-    if status["phase"] == "Succeeded":
-        return "succeeded"
-    if status["phase"] == "Failed":
-        why = status.get("message") or status.get("reason") or "a container ended with an error"
-        return f"failed: {why}"
-    for c in [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]:
-        waiting = c["state"].get("waiting")
-        if waiting and waiting.get("reason") in _STUCK:
-            return f"failed: {c['name']}: {waiting['reason']}: {waiting.get('message') or 'see its log'}"
-    for condition in status.get("conditions", []):
-        if condition["type"] == "PodScheduled" and condition.get("reason") == "Unschedulable":
-            return f"failed: {condition.get('message') or 'no host takes it'}"
-        if condition["type"] == "Ready" and condition["status"] == "True":
-            return "ready"
-    return ""
-
-
-@click.command(cls=base.Command, examples=["askos capsule ls", "askos capsule ls -l app=web,tier!=back -o json"])
 @namespace_option
 @click.option("-l", "--selector", default="", metavar="SELECTOR", help="By labels: app=web,tier in (a,b),!old.")
-@click.option("-A", "--all-projects", is_flag=True, help="Of all projects (administrators).")
+@click.option("-A", "--all-projects", is_flag=True, help="Of all projects (administrators only).")
 @click.option("-q", "--quiet", is_flag=True, help="Only ids, one a line.")
-@click.option("-w", "--wide", is_flag=True, help="More columns.")
-@base.format_options("table", "json", "yaml")
-def ls(*, namespace: str | None, selector: str, all_projects: bool, quiet: bool, wide: bool, form: str) -> None:
-    """List capsules."""
-    with base.doing("list capsules"):
-        found = capsules(namespace).every(selector=selector, all_projects=all_projects)
-    if quiet:
-        output.write("".join(f"{each['id']}\n" for each in found))
-    elif form != "table":
-        output.write(output.structured(found, form))
-    else:
-        output.write(listing(found, wide=wide, width=output.table_width()))
-
-
-def listing(found: list[Capsule], *, wide: bool, width: int | None) -> str:
-    """The table, as kubectl's of pods."""
-    columns = [Column("NAME", 16), Column("READY"), Column("STATUS", 8), Column("RESTARTS"), Column("AGE")]
-    columns += [Column("ADDRESS"), Column("NAMESPACE", 8), Column("HOST", 8), Column("ID")] if wide else []
-    rows = []
-    for each in found:
-        status = each["status"]
-        own = status.get("containerStatuses", [])
-        ready = f"{sum(1 for c in own if c.get('ready'))}/{len(own)}"
-        restarts = sum(int(c.get("restartCount", 0)) for c in [*own, *status.get("initContainerStatuses", [])])
-        row = [each["metadata"]["name"], ready, summary(each), str(restarts), age(each["metadata"])]
-        if wide:
-            row += [
-                str(status.get("podIP") or ""),
-                str(each["metadata"]["namespace"]),
-                str(each.get("host") or ""),
-                str(each["id"]),
-            ]
-        rows.append(row)
-    return output.table(columns, rows, width=width)
-
-
-def summary(each: Capsule) -> str:
-    """One word for how a capsule is, as kubectl says it."""
-    status = each["status"]
-    if each["metadata"].get("deletionTimestamp"):
-        return "Terminating"
-    if status.get("reason"):
-        return str(status["reason"])
-    init = status.get("initContainerStatuses", [])
-    sidecars = {c["name"] for c in each["spec"].get("initContainers", []) if c.get("restartPolicy") == "Always"}
-    for number, c in enumerate(init):
-        state = c["state"]
-        if c["name"] in sidecars and c.get("started"):
-            continue
-        if "terminated" in state and state["terminated"]["exitCode"] == 0:
-            continue
-        word = (state.get("waiting") or state.get("terminated") or {}).get("reason") or ""
-        if word in ("", "PodInitializing", "ContainerCreating"):
-            return f"Init:{number}/{len(init)}"
-        return f"Init:{word}"
-    for c in reversed(status.get("containerStatuses", [])):
-        state = c["state"].get("waiting") or c["state"].get("terminated")
-        if state and state.get("reason"):
-            word = str(state["reason"])
-            if word == "Completed" and status["phase"] == "Running":
-                continue
-            return word
-    return str(status["phase"])
-
-
-def age(metadata: dict[str, Any]) -> str:
-    """How long ago it was made: "5m", "3h"."""
-    seconds = max(0, int(time.time() - moment(str(metadata["creationTimestamp"]))))
-    for length, unit in ((86400, "d"), (3600, "h"), (60, "m")):
-        if seconds >= 2 * length:
-            return f"{seconds // length}{unit}"
-    return f"{seconds}s"
-
-
-def moment(stamp: str) -> float:
-    """Seconds since the epoch of an RFC 3339 time."""
-    from datetime import datetime
-
-    return datetime.fromisoformat(stamp).timestamp()
-
-
-@click.command(
-    cls=base.Command,
-    examples=["askos capsule logs -f web -c nginx", "askos capsule logs --previous --tail 20 web"],
-)
-@namespace_option
-@container_option
-@click.option("-f", "--follow", is_flag=True, help="Go on until the container ends.")
-@click.option("-p", "--previous", is_flag=True, help="Of the container's life before this one.")
-@click.option("--tail", type=click.IntRange(min=0), metavar="N", help="Only the last N lines.")
-@click.option("-t", "--timestamps", is_flag=True, help="Put the time in front of each line.")
-@click.option(
-    "--since",
-    metavar="TIME",
-    callback=converted(lambda value: text.parse_since_s(value, time.time())),
-    help="Only what is newer: 10m, 2026-11-21T08:00:00Z, or seconds since 1970.",
-)
-@click.option("--limit-bytes", type=click.IntRange(min=1), metavar="N", help="At most so many bytes.")
-@name_argument
-def logs(
+@click.option("-w", "--watch", is_flag=True, help="Go on with a line for each change.")
+@click.option("--show-labels", is_flag=True, help="Labels in a column of their own.")
+@base.format_options("table", "wide", "json", "yaml")
+def ls(
     *,
     namespace: str | None,
-    container: str | None,
-    follow: bool,
-    previous: bool,
-    tail: int | None,
-    timestamps: bool,
-    since: int | None,
-    limit_bytes: int | None,
-    name: str,
+    selector: str,
+    all_projects: bool,
+    quiet: bool,
+    watch: bool,
+    show_labels: bool,
+    form: str,
 ) -> None:
-    """Print what a container has written: standard output and standard error, in their order."""
-    query = [("container", container)] if container else []
-    query += [
-        (word, "true") for word, on in (("follow", follow), ("previous", previous), ("timestamps", timestamps)) if on
-    ]
-    query += [("tailLines", str(tail))] if tail is not None else []
-    query += [("limitBytes", str(limit_bytes))] if limit_bytes is not None else []
-    if since is not None:
-        stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(since))
-        query.append(("sinceTime", stamp))
-    with base.doing(f"read the log of {name}", {404: "See `askos capsule ls`"}):
-        for chunk in capsules(namespace).logs(name, query):
-            sys.stdout.buffer.write(chunk)
-            sys.stdout.buffer.flush()
-
-
-@click.command(cls=base.Command, examples=["askos capsule top", "askos capsule top web"])
-@namespace_option
-@click.argument("name", required=False, shell_complete=complete)
-@base.format_options("table", "json", "yaml")
-def top(namespace: str | None, name: str | None, form: str) -> None:
-    """Show what running containers use now."""
-    with base.doing(f"look at {name or 'the capsules'}", {404: "See `askos capsule ls`"}):
-        found = capsules(namespace).stats(name)
-    if form != "table":
+    """List capsules."""
+    if watch and (quiet or form in ("json", "yaml")):
+        raise click.UsageError("--watch goes with tables only")
+    api = capsules(namespace)
+    with base.doing("list capsules"):
+        found, revision = api.listed(selector=selector, all_projects=all_projects)
+    if quiet:
+        output.write("".join(f"{each['id']}\n" for each in found))
+    elif form in ("json", "yaml"):
         output.write(output.structured(found, form))
-        return
+    else:
+        spaces = not namespace and any(each["metadata"]["namespace"] != "default" for each in found)
+        shape = _Shape(wide=form == "wide", labels=show_labels, namespaces=spaces or (watch and not namespace))
+        output.write(shape.table(found, output.table_width()))
+        if not found and not selector and not watch:
+            base.note_of_others("container")
+        if watch:
+            sys.stdout.flush()
+            _follow(api, found, revision, selector, shape, all_projects=all_projects)
+
+
+class _Shape:
+    """Which columns a list has."""
+
+    def __init__(self, *, wide: bool, labels: bool, namespaces: bool) -> None:
+        self._wide, self._labels, self._namespaces = wide, labels, namespaces
+
+    def columns(self) -> list[Column]:
+        columns = [Column("NAMESPACE", 8)] if self._namespaces else []
+        columns += [Column("NAME", 16), Column("READY"), Column("STATUS", 8), Column("RESTARTS"), Column("AGE")]
+        columns += [Column("ADDRESS"), Column("HOST", 8), Column("ID")] if self._wide else []
+        return columns + ([Column("LABELS", 8)] if self._labels else [])
+
+    def row(self, each: Capsule) -> list[str]:
+        row = [str(each["metadata"]["namespace"])] if self._namespaces else []
+        row += [str(each["metadata"]["name"]), ready(each), summary(each), restarts(each), age(each)]
+        if self._wide:
+            host = each.get("host") or each["status"].get("hostIP")
+            row += [str(each["status"].get("podIP") or ""), str(host or ""), str(each["id"])]
+        if self._labels:
+            row.append(",".join(f"{key}={value}" for key, value in (each["metadata"].get("labels") or {}).items()))
+        return row
+
+    def table(self, found: list[Capsule], width: int | None) -> str:
+        return output.table(self.columns(), [self.row(each) for each in found], width=width)
+
+
+def _follow(
+    api: Capsules, found: list[Capsule], revision: str, selector: str, shape: _Shape, *, all_projects: bool
+) -> None:
+    """A line for each change that is to be seen, until Ctrl-C."""
+    heads = [max(len(column.head), 10) for column in shape.columns()]
+    for each in found:
+        heads = [max(wide, output.display_width(cell)) for wide, cell in zip(heads, shape.row(each), strict=True)]
+    told: dict[str, tuple[str, ...]] = {}
+    with base.doing("watch capsules"):
+        while True:
+            for change in api.watch(revision, selector=selector, all_projects=all_projects):
+                each = change["object"]
+                revision = str(each["metadata"]["resourceVersion"])
+                key = (ready(each), "Deleted" if change["type"] == "DELETED" else summary(each), restarts(each, 0.0))
+                if told.get(each["id"]) == key:
+                    continue
+                told[each["id"]] = key
+                row = shape.row(each)
+                if change["type"] == "DELETED":
+                    row[row.index(summary(each))] = "Deleted"
+                cells = [output.pad(output.printable(cell), wide) for cell, wide in zip(row, heads, strict=True)]
+                output.write("  ".join(cells).rstrip() + "\n")
+                sys.stdout.flush()
+
+
+# -- top, label, delete ----------------------------------------------------------------------------------------------
+
+
+@click.command(cls=base.Command, examples=["askos capsule top", "askos capsule top web db"])
+@namespace_option
+@click.argument("names", nargs=-1, metavar="[NAME...]", shell_complete=complete)
+@base.format_options("table", "json", "yaml")
+def top(namespace: str | None, names: tuple[str, ...], form: str) -> None:
+    """Show what running containers use now: of all capsules, or of some."""
+    api = capsules(namespace)
+    found: list[dict[str, Any]] = []
+    try:
+        if names:
+            base.for_each(names, "look at {}", lambda name: found.extend(api.stats(name)), NOT_FOUND)
+        else:
+            with base.doing("look at the capsules"):
+                found += api.stats()
+    finally:
+        if form != "table":
+            output.write(output.structured(found, form))
+        elif found or not names:
+            output.write(usage(found, output.table_width()))
+    idle = [str(each["name"]) for each in found if not each["containers"]]
+    if idle and form == "table":
+        base.complain(f"nothing runs in {', '.join(idle)}")
+
+
+def usage(found: list[dict[str, Any]], width: int | None) -> str:
+    """The table of what containers use."""
     columns = [Column("CAPSULE", 16), Column("CONTAINER", 8), Column("CPU"), Column("MEMORY"), Column("PROCESSES")]
+    columns.append(Column("FILES"))
     rows = []
     for each in found:
         for c in each["containers"]:
-            cpu = c.get("cpuUsageNanoCores")
+            cpu, memory, disk = (c.get(k) for k in ("cpuUsageNanoCores", "memoryWorkingSetBytes", "rootfsUsedBytes"))
             rows.append(
                 [
                     str(each["name"]),
                     str(c["name"]),
                     "-" if cpu is None else f"{cpu / 1e6:.0f}m",
-                    f"{int(c.get('memoryWorkingSetBytes') or 0) / 2**20:.1f}Mi",
-                    str(c.get("pids") or "-"),
+                    "-" if memory is None else f"{memory / 2**20:.1f}Mi",
+                    str(c["pids"]) if c.get("pids") else "-",
+                    "-" if disk is None else f"{disk / 2**20:.1f}Mi",
                 ]
             )
-    output.write(output.table(columns, rows, width=output.table_width()))
+    return output.table(columns, rows, width=width)
 
 
-@click.command(cls=base.Command, examples=["askos capsule delete web", "askos capsule delete --grace 0 web db"])
+@click.command(cls=base.Command, examples=["askos capsule label web tier=front", "askos capsule label web tier-"])
+@namespace_option
+@name_argument
+@click.argument("changes", nargs=-1, required=True, metavar="KEY=VALUE|KEY-...")
+def label(namespace: str | None, name: str, changes: tuple[str, ...]) -> None:
+    """Set labels of a capsule, or take them away with KEY-."""
+    labels: dict[str, str | None] = {}
+    for change in changes:
+        key, equals, value = change.partition("=")
+        if not equals and not (change.endswith("-") and change[:-1]):
+            raise click.UsageError(f"{change!r} is no change of a label. Write KEY=VALUE, or KEY- to take it away")
+        key = key if equals else change[:-1]
+        if key in labels:
+            raise click.UsageError(f"the label {key} is given twice")
+        labels[key] = value if equals else None
+    api = capsules(namespace)
+    with base.doing(f"label capsule {name}", NOT_FOUND, name):
+        now, _ = api.patch(name, {"metadata": {"labels": labels}})
+    told = ",".join(f"{key}={value}" for key, value in (now["metadata"].get("labels") or {}).items())
+    output.write(f"capsule {now['metadata']['name']}: {output.printable(told) or 'no labels'}\n")
+
+
+@click.command(cls=base.Command, examples=["askos capsule delete web", "askos capsule delete --grace 0 -l app=web"])
 @namespace_option
 @click.option("--grace", "--grace-period", type=click.IntRange(min=0), metavar="SECONDS", help="Before it is killed.")
 @click.option("--force", is_flag=True, help="Same as --grace 0.")
 @click.option("--no-wait", is_flag=True, help="Return when it is accepted, not when it is gone.")
 @click.option("-l", "--selector", default="", metavar="SELECTOR", help="All with these labels.")
+@click.option("-f", "--file", "files", multiple=True, type=click.Path(), metavar="FILE", help="Those of a manifest.")
 @click.argument("names", nargs=-1, metavar="[NAME...]", shell_complete=complete)
 def delete(
-    *, namespace: str | None, grace: int | None, force: bool, no_wait: bool, selector: str, names: tuple[str, ...]
+    *,
+    namespace: str | None,
+    grace: int | None,
+    force: bool,
+    no_wait: bool,
+    selector: str,
+    files: tuple[str, ...],
+    names: tuple[str, ...],
 ) -> None:
-    """Delete capsules, and wait until they are gone."""
-    if bool(names) == bool(selector):
-        raise click.UsageError("name capsules, or select them with -l")
+    """Delete capsules by name or id, and wait until they are gone."""
+    if sum(map(bool, (names, selector, files))) != 1:
+        raise click.UsageError("name capsules, or select them with -l, or give their manifests with -f")
     api = capsules(namespace)
+    wanted: list[tuple[str, Capsules]] = [(name, api) for name in names]
+    if files:
+        from askos.cli import manifest_files
+        from askos.client.capsules import Capsules
+
+        for body in manifest_files.read(files, namespace).bodies:
+            space = str((body.get("metadata") or {}).get("namespace") or "default")
+            wanted.append((manifest_files.label(body), Capsules(api.session, space)))
     if selector:
         with base.doing("list capsules"):
-            names = tuple(str(each["id"]) for each in api.every(selector=selector))
-    asked: list[tuple[str, str, float]] = []
+            wanted = [(str(each["id"]), api) for each in api.every(selector=selector)]
+        if not wanted:
+            print(f"(no capsule has the labels {selector})", file=sys.stderr)
+    places = dict(wanted)
+    asked: dict[str, tuple[str, float]] = {}
 
     def ask(name: str) -> None:
-        found = api.delete(name, 0 if force else grace)
+        found = places[name].delete(name, 0 if force else grace)
         wait_s = float(found["metadata"].get("deletionGracePeriodSeconds") or 0)
-        asked.append((str(found["id"]), str(found["metadata"]["name"]), wait_s))
+        asked[str(found["id"])] = (str(found["metadata"]["name"]), wait_s)
 
     try:
-        base.for_each(names, "delete capsule {}", ask, {404: "See `askos capsule ls`"})
+        base.for_each(places, "delete capsule {}", ask, NOT_FOUND)
     finally:
-        for ident, shown, wait_s in asked:
-            if not no_wait and not api.wait_gone(ident, wait_s + MARGIN_S):
-                raise ClientError(f"capsule {shown} is not gone yet. See `askos capsule describe {shown}`")
-            output.write(f"{shown}\n")
+        _wait_gone(api, asked, no_wait=no_wait)
+
+
+def _wait_gone(api: Capsules, asked: dict[str, tuple[str, float]], *, no_wait: bool) -> None:
+    late = []
+    for ident, (name, wait_s) in asked.items():
+        if no_wait or api.wait_gone(ident, wait_s + MARGIN_S):
+            output.write(f"{name}\n")
+            sys.stdout.flush()
+        else:
+            late.append(name)
+    if late:
+        raise ClientError(f"not gone yet: {', '.join(late)}. See `askos capsule describe {late[0]}`")

@@ -91,7 +91,11 @@ def _documents(name: str) -> list[Document]:
     try:
         loaded = list(yaml.load_all(text, Loader=_loader()))  # noqa: S506 - it is a safe loader
         # What YAML can say and JSON cannot: binary data, what contains itself, numbers that are none.
-        json.dumps(loaded, allow_nan=False)
+        size = 0
+        for piece in json.JSONEncoder(allow_nan=False).iterencode(loaded):
+            size += len(piece)
+            if size > 4 * LARGEST:
+                raise ValueError("its aliases make it endless")
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         where = getattr(error, "problem_mark", None)
         line = f" in line {where.line + 1}" if where is not None else ""
@@ -193,7 +197,8 @@ def _with_content(pod: Document, content: dict[tuple[str, str, str], Document], 
             key = (kind, _namespace(pod), name)
             if key in content:
                 used.add(key)
-                bags[word] = {**(bags.get(word) or {}), name: content[key]}
+                present = bags.get(word)
+                bags[word] = {**(present if isinstance(present, dict) else {}), name: content[key]}
     return {**pod, "content": bags} if bags else pod
 
 
