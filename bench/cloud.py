@@ -41,8 +41,14 @@ class Cloud:
         self._connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
 
     def __enter__(self) -> Cloud:
-        self.cli("up", "--detach", "--port", str(self.port))
-        self.log_in()
+        try:
+            self.cli("up", "--detach", "--port", str(self.port))
+            self.log_in()
+        except BaseException as error:
+            if isinstance(error, subprocess.CalledProcessError):
+                print(error.stderr.decode(errors="replace"), file=sys.stderr)
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_error: object) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import statistics
 import time
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -12,7 +14,7 @@ from cri_api.v1 import api_pb2 as cri
 from cri_api.v1.api_pb2_grpc import RuntimeServiceStub
 
 from bench.bare import Bare, security
-from bench.cloud import BODY, Cloud
+from bench.cloud import BODY, Cloud, resident_mib
 
 ROUNDS = max(20, int(os.environ.get("BENCH_PAIRS", "24")))
 PREPARED = "askos.io/prepared"
@@ -47,6 +49,18 @@ class Pool:
             time.sleep(0.05)
         time.sleep(SETTLE_S)
 
+    def resident_mib(self) -> float:
+        """Of one of them: its shim and its pause process."""
+        sandbox = self.ready()[0]
+        request = cri.PodSandboxStatusRequest(pod_sandbox_id=sandbox, verbose=True)
+        pause = json.loads(self._runtime.PodSandboxStatus(request, timeout=20).info["info"])["pid"]
+        shim = next(
+            int(folder.name)
+            for folder in Path("/proc").glob("[0-9]*")
+            if f"-id\0{sandbox}\0" in (folder / "cmdline").read_text(errors="replace")
+        )
+        return resident_mib(pause) + resident_mib(shim)
+
     def close(self) -> None:
         self._channel.close()
 
@@ -77,6 +91,8 @@ def starts(cold: Cloud, warm: Cloud, count: int) -> dict[str, Any]:
         time.sleep(SETTLE_S)
         times["bare"].append(_bare(cold, bare))
         cold.delete_all(but=stays)
+    pool.wait(count)
+    prepared_mib = pool.resident_mib()
     bare.close()
     pool.close()
     assert taken == ROUNDS, f"only {taken} of {ROUNDS} warm starts took a prepared sandbox"
@@ -86,6 +102,7 @@ def starts(cold: Cloud, warm: Cloud, count: int) -> dict[str, Any]:
         **{f"{name}_ms": round(value, 1) for name, value in medians.items()},
         "warm_ratio": round(medians["warm"] / medians["bare"], 3),
         "cold_ratio": round(medians["cold"] / medians["bare"], 3),
+        "prepared_rss_mib": round(prepared_mib, 1),
         "warm_budget": 0.6,
         "cold_budget": 1.15,
     }

@@ -44,7 +44,8 @@ def test_a_capsule_in_gvisor(cloud: Cloud) -> None:
     assert other.inside(f"wget -q -O - http://{address}:8080/index.html") == "hello"
     name = made.show()["metadata"]["name"]
     assert other.inside(f"wget -q -O - http://{name}:8080/index.html") == "hello"
-    assert made.inside("wget -q -O - http://127.0.0.1:8080/index.html", "once") == "hello"
+    # busybox' wget does not get on with the loopback of this gVisor.
+    assert made.inside(r"printf 'GET /index.html HTTP/1.0\r\n\r\n' | nc 127.0.0.1 8080", "once").endswith("hello")
 
     answer = made.api("PUT", "/content", {"configMaps": {"pages": {"data": {"index.html": "changed"}}}})
     assert answer.status == 200, answer

@@ -204,7 +204,7 @@ async def test_too_much_memory_is_named(bench: Bench) -> None:
     assert ended.exit_code == 137
     listener.cancel()
     kinds = {e.kind for e in events if e.container_id == container}
-    assert kinds == {"start", "oom", "exit"}
+    assert kinds == {"start", "oom", "exit", "ended"}
 
 
 async def test_other_clouds_stay_invisible(bench: Bench) -> None:

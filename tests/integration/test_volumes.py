@@ -321,7 +321,7 @@ async def test_two_set_ups_at_once_mount_once(bench: Bench) -> None:
     await asyncio.gather(*(bench.make(BLOCK, capsule=c) for c in capsules), *(bench.make(BLOCK) for _ in range(3)))
     assert len(bench.mounts()) == 7
     assert len(bench.loops()) == 1
-    await bench.volumes.remove_all()
+    await bench.volumes.collect(set())
     bench.clean()
 
 
@@ -459,7 +459,7 @@ async def test_no_room_is_an_error_and_leaves_nothing(bench: Bench) -> None:
             await bench.make(BLOCK)
         assert os.listdir(bench.files) == []
     finally:
-        await bench.volumes.remove_all()
+        await bench.volumes.collect(set())
         kernel.unmount(str(bench.files))
 
 
@@ -787,11 +787,40 @@ async def test_collect_takes_what_nobody_has_and_nothing_else(bench: Bench) -> N
     assert bench.volumes.present(CAPSULE) and bench.volumes.present(late) and not bench.volumes.present(OTHER)
     assert (bench.root / CAPSULE / "secret/s/a").read_bytes() == b"1"
     assert len(bench.mounts()) == 5
-    await bench.volumes.remove_all()
+    await bench.volumes.collect(set())
     (bench.root / "not ours").rmdir()
     bench.clean()
     assert bench.image().exists()
     await bench.volumes.tear_down(CAPSULE)
+
+
+async def test_unmounting_everything_is_like_the_end_of_the_machine(bench: Bench) -> None:
+    volumes = [
+        BLOCK, HostVolume("m", "memory"), HostVolume("f", "folder"),
+        HostVolume("s", "files", files=[File("a", b"1")], secret=True), HostVolume("c", "files", files=[File("a", b"2")]),
+    ]  # fmt: skip
+    block, memory, folder, secret, config = await bench.make(*volumes, group=4242)
+    parts = [Path(await bench.volumes.sub_path(CAPSULE, name, "x", "app")) for name in ("data", "f", "m")]
+    for path in (block, memory, folder, *parts):
+        (path / "kept").write_text("1")
+    message = Path(await bench.volumes.message_file(CAPSULE, "app", 0))
+    message.write_text("bye")
+    await bench.volumes.unmount_all()
+    assert bench.mounts() == []
+    bench.without_loops()
+    assert list(memory.iterdir()) == [] and list(secret.iterdir()) == [], "a secret is on disk"
+    again = bench.again()
+    await again.unmount_all()
+    assert await again.message(CAPSULE, "app", 0) == b"bye"
+    made = await again.set_up(CAPSULE, volumes, 4242)
+    assert [Path(made[v.name]) for v in volumes] == [block, memory, folder, secret, config]
+    assert (block / "kept").exists() and (folder / "kept").exists() and not (memory / "kept").exists()
+    assert (secret / "a").read_bytes() == b"1" and (config / "a").read_bytes() == b"2"
+    assert memory.stat().st_gid == 4242
+    parts = [Path(await again.sub_path(CAPSULE, name, "x", "app")) for name in ("data", "f", "m")]
+    assert [(path / "kept").exists() for path in parts] == [True, True, False]
+    await again.tear_down(CAPSULE)
+    bench.clean()
 
 
 async def test_names_are_not_paths(bench: Bench) -> None:

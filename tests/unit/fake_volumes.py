@@ -75,5 +75,5 @@ class FakeVolumes:
     async def collect(self, live: set[str]) -> list[str]:
         return []
 
-    async def remove_all(self) -> None:
-        shutil.rmtree(self.root, ignore_errors=True)
+    async def unmount_all(self) -> None:
+        return

@@ -74,7 +74,7 @@ class FakeNetwork:
 
 
 class FakeIdentity:
-    """Tokens are `<user>:<project>:<admin|member>`; anything else is refused. `down` makes it unavailable."""
+    """Tokens are `<user>:<project>:<admin|member|reader>`; anything else is refused. `down` makes it unavailable."""
 
     def __init__(self) -> None:
         self.down = False
@@ -83,7 +83,7 @@ class FakeIdentity:
         if self.down:
             raise UnavailableError("The identity service does not answer.")
         parts = token.split(":")
-        if len(parts) != 3 or parts[2] not in ("admin", "member"):
+        if len(parts) != 3 or parts[2] not in ("admin", "member", "reader"):
             raise UnauthorizedError("The token is not valid.")
         return Caller(parts[0], parts[1], parts[2] == "admin", [parts[2]])
 

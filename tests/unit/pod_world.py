@@ -86,6 +86,8 @@ class PodWorld:
     under_way: dict[str, steps.Action] = field(default_factory=dict)
     troubles: dict[str, steps.Trouble] = field(default_factory=dict)
     evicted: str = ""
+    returned: bool = False
+    """The agent has just been started."""
     decision: steps.Decision | None = None
     log: list[str] = field(default_factory=list)
     events: list[str] = field(default_factory=list)
@@ -113,6 +115,7 @@ class PodWorld:
             busy=frozenset(self.under_way),
             troubles=dict(self.troubles),
             evicted=self.evicted,
+            returned=self.returned,
         )
 
     def look(self) -> steps.Decision:
@@ -127,6 +130,7 @@ class PodWorld:
         self.events += [f"{e.type[0]} {e.reason} {e.container}".strip() for e in decision.events]
         self.a = msgspec.structs.replace(self.a, report=Report(pod=decision.pod, settled=decision.settled))
         self.decision = decision
+        self.returned = False
         for action in decision.actions:
             self._check(action)
             self.under_way[steps.key(action)] = action
@@ -208,7 +212,7 @@ class PodWorld:
             self.applied,
         ):
             memory.clear()
-        self.ready_volumes, self.written = False, 0
+        self.ready_volumes, self.written, self.returned = False, 0, True
         if report is not None:
             self.a = msgspec.structs.replace(self.a, report=Report(pod=report))
 

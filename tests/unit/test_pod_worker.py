@@ -10,15 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 
+from askos.loops import pods
 from askos.loops.agent import Agent
 from askos.loops.assembly import HostEnv
+from askos.loops.pods import PodWorker
 from askos.model.capsules import Assignment, CapsuleReport, CapsuleSpec, Network, Port, Report, Wish
 from askos.model.errors import RuntimeFailedError
+from askos.model.images import normalise
 from askos.model.pods import Content, Pod, PodContainerReport, PodReport
+from askos.plan.pods import steps
 from askos.ports.clock import now_us
 
 from .fake_volumes import FakeVolumes
+from .fake_runtime import fake_image
 from .fakes import FakeNetwork, FakeRuntime
 
 NET = Network(str(uuid.uuid4()), "p", "default", "10.64.0.0/22", "10.64.0.1", str(uuid.uuid4()))
@@ -154,6 +160,61 @@ async def test_a_restarted_agent_adopts(tmp_path: Path) -> None:
         assert [c.container_id for c in after.containers] == [c.container_id for c in before.containers]
         assert after.conditions == before.conditions
         assert not runtime.verbs("create_container", "start_container", "stop_container", "run_sandbox")
+
+
+async def test_what_is_cancelled_before_it_begins_holds_up_nothing(tmp_path: Path) -> None:
+    async with host(tmp_path) as h:
+        h.runtime.stall["pull"] = asyncio.Event()
+        a = assignment(container(image="slow:1"))
+        h.agent.snapshot([a])
+        worker = h.agent.workers[a.capsule_uuid]
+        assert isinstance(worker, PodWorker)
+        # A new wish in the very turn of the loop in which the work was ordered.
+        worker._begin(a, steps.PullImage("main", normalise("slow:1"), 0))
+        wish = msgspec.structs.replace(a.wish, generation=2)
+        h.agent.changed([msgspec.structs.replace(a, wish=wish)])
+        h.runtime.registry[normalise("slow:1")] = fake_image("slow:1")
+        h.runtime.stall["pull"].set()
+        await until(lambda: h.main(a.capsule_uuid).state == "running")
+
+
+async def test_what_hangs_is_given_up_and_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pods, "LIMIT_S", 0.05)
+    async with host(tmp_path) as h:
+        h.runtime.stall["run_sandbox"] = asyncio.Event()
+        a = assignment()
+        h.agent.snapshot([a])
+        await until(lambda: "FailedCreatePodSandBox" in h.events())
+        del h.runtime.stall["run_sandbox"]
+        await until(lambda: h.main(a.capsule_uuid).state == "running")
+
+
+async def test_a_look_that_hangs_is_given_up_and_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pods, "LOOK_S", 0.05)
+    async with host(tmp_path) as h:
+        h.runtime.stall["observe"] = asyncio.Event()
+        a = assignment()
+        h.agent.snapshot([a])
+        await until(lambda: "observe" in h.runtime.cancelled)
+        del h.runtime.stall["observe"]
+        await until(lambda: h.main(a.capsule_uuid).state == "running")
+
+
+async def test_an_agent_that_comes_back_on_an_empty_host_makes_everything_anew(tmp_path: Path) -> None:
+    a = assignment(container("one"), container("two"))
+    async with host(tmp_path) as h:
+        h.agent.snapshot([a])
+        await until(lambda: all(c.ready for c in h.pod(a.capsule_uuid).containers or [PodContainerReport("x")]))
+        runtime = h.runtime
+        for number in range(1, 4):
+            a = msgspec.structs.replace(a, report=h.report(a.capsule_uuid))
+            await h.agent.stop_workers()
+            for sandbox_id in list(runtime.sandboxes):
+                await runtime.stop_sandbox(sandbox_id)
+            h.told.clear()
+            h.agent.snapshot([a])
+            await until(lambda: all(c.ready for c in h.pod(a.capsule_uuid).containers or [PodContainerReport("x")]), 5)
+            assert {(c.restarts, c.crashes) for c in h.pod(a.capsule_uuid).containers} == {(number, 0)}
 
 
 async def test_secrets_that_come_later_let_it_start(tmp_path: Path) -> None:

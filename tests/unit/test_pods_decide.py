@@ -632,6 +632,43 @@ def test_a_pod_that_never_restarts_fails_with_its_sandbox(initial: bool) -> None
     assert world.report().state == ("waiting" if initial else "terminated")
 
 
+def test_what_went_down_with_its_host_is_no_crash() -> None:
+    world = up(app("a"), init=[sidecar("s")])
+    for number in range(1, 8):
+        world.exit("a", 0)  # stopped in order; the sidecar was killed
+        world.lose_sandbox()
+        world.crash("not")
+        world.settle()
+        assert world.live("a") and world.live("s"), "it waits"
+        for name in ("a", "s"):
+            assert (world.report(name).restarts, world.report(name).crashes) == (number, 0)
+    world.exit("a", 1)
+    world.settle()
+    assert world.live("a") and world.report("a").crashes == 1
+
+
+def test_what_crashed_before_its_host_went_down_goes_on_waiting() -> None:
+    world = up(app("a"), app("b"))
+    for _ in range(2):
+        world.exit("a", 1)
+        world.settle()
+    due_us = world.decision and world.decision.look_us
+    world.lose_sandbox()
+    world.crash("not")
+    decision = world.settle()
+    assert world.live("b") and not world.live("a") and world.report("a").reason == "CrashLoopBackOff"
+    assert decision.look_us == due_us
+
+
+def test_a_sandbox_that_is_lost_under_the_agents_eyes_is_a_crash() -> None:
+    world = up()
+    for crashes in (1, 2):
+        world.lose_sandbox()
+        world.settle()
+        assert world.report().crashes == crashes
+    assert not world.live("web") and world.report().reason == "CrashLoopBackOff"
+
+
 def test_a_second_sandbox_is_stopped() -> None:
     world = up()
     world.sandboxes["x"] = steps.Sandbox("x", 7, True)

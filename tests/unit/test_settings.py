@@ -27,6 +27,7 @@ def test_defaults_are_a_loopback_cloud_in_var_lib(tmp_path: Path) -> None:
     assert settings.link_socket == tmp_path / "run/link.sock"
     assert settings.containerd_socket == tmp_path / "run/containerd/c.sock"
     assert (settings.host.cpu_allocation_ratio, settings.host.memory_allocation_ratio) == (16.0, 1.5)
+    assert settings.host.warm_sandboxes == 2
     assert Settings().data == Path("/var/lib/askos")
 
 

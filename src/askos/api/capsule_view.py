@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from askos.api.microversion import Version
+from askos.api.microversion import MIN, Version
+from askos.api.rendered import Blanks, Piece
 from askos.api.representation import addresses, time_text
-from askos.model.capsules import Capsule
+from askos.model.capsules import Capsule, ContainerReport
 from askos.model.pods import Container, EnvVar, PodSpec
-from askos.plan import resources, zun_capsules
-from askos.plan.environment import expand
+from askos.plan import resources, zun_capsules, zun_status
+from askos.plan.environment import MOST, UnresolvedError, expand
 
 NEW_FORM = Version(1, 32)
+Detail = Callable[[str, ContainerReport | None], str | None]
+"""What stands for a container's status_detail, by status and what was reported."""
+
 _MIB = 1 << 20
 _POLICIES = {"Always": "always", "OnFailure": "on-failure", "Never": "no"}
 
@@ -28,6 +33,24 @@ def capsule_json(
     capsule: Capsule, now_us: int, version: Version, host_url: str, *, admin: bool, host_name: str | None
 ) -> dict[str, Any]:
     """The whole representation. What only administrators see is absent for others, not null."""
+
+    def detail(status: str, report: ContainerReport | None) -> str | None:
+        return zun_status.status_detail(status, report, now_us)
+
+    return _capsule(capsule, version, host_url, detail, admin=admin, host_name=host_name)
+
+
+def capsule_piece(capsule: Capsule, *, new_form: bool, admin: bool) -> Piece:
+    """The same as an item of lists, to be filled in when it is read."""
+    blanks = Blanks()
+    version = NEW_FORM if new_form else MIN
+    shown = _capsule(capsule, version, blanks.URL, blanks.detail, admin=admin, host_name=blanks.HOST)
+    return blanks.piece(capsule, shown)
+
+
+def _capsule(
+    capsule: Capsule, version: Version, host_url: str, detail: Detail, *, admin: bool, host_name: str | None
+) -> dict[str, Any]:
     pod = capsule.spec.pod
     assert pod is not None
     view = zun_capsules.view(capsule)
@@ -47,10 +70,10 @@ def capsule_json(
         "created_at": time_text(capsule.created_us),
         "updated_at": time_text(capsule.updated_us),
         "containers": [
-            _container(capsule, c, "app", policy, now_us, admin=admin, host_name=host_name) for c in pod.spec.containers
+            _container(capsule, c, "app", policy, detail, admin=admin, host_name=host_name) for c in pod.spec.containers
         ],
         "init_containers": [
-            _container(capsule, c, "init", _init_policy(c, policy), now_us, admin=admin, host_name=host_name)
+            _container(capsule, c, "init", _init_policy(c, policy), detail, admin=admin, host_name=host_name)
             for c in pod.spec.init_containers
         ],
     }
@@ -92,14 +115,14 @@ def _container(
     container: Container,
     place: zun_capsules.Place,
     policy: str,
-    now_us: int,
+    detail: Detail,
     *,
     admin: bool,
     host_name: str | None,
 ) -> dict[str, Any]:
     pod = capsule.spec.pod
     assert pod is not None
-    view = zun_capsules.container_view(capsule, container, place, now_us)
+    view = zun_capsules.container_words(capsule, container, place)
     cpu = resources.request(container, resources.CPU)
     memory = resources.request(container, resources.MEMORY)
     shown: dict[str, Any] = {
@@ -108,15 +131,15 @@ def _container(
         "project_id": capsule.project_id,
         "user_id": capsule.user_id,
         "image": container.image,
-        "command": [expand(word, {}) for word in container.args],
-        "entrypoint": [expand(word, {}) for word in container.command],
+        "command": [_expanded(word, {}) for word in container.args],
+        "entrypoint": [_expanded(word, {}) for word in container.command],
         "cpu": cpu / 1000 if cpu else None,
         "cpu_policy": "shared",
         "memory": _mib(memory) if memory else None,
         "disk": 0,
         "status": view.status,
         "status_reason": view.status_reason,
-        "status_detail": view.status_detail,
+        "status_detail": None if view.timed is None else detail(view.status, view.timed),
         "task_state": None,
         "environment": _environment(container.env),
         "labels": {},
@@ -147,10 +170,21 @@ def _container(
 def _environment(variables: list[EnvVar]) -> dict[str, str]:
     """What was given as text. Values that come from content are not read for this: they may be secret."""
     known: dict[str, str] = {}
+    left = MOST
     for variable in variables:
         if variable.value_from is None:
-            known[variable.name] = expand(variable.value, known)
+            text = variable.value if left < 0 else _expanded(variable.value, known)
+            known[variable.name] = text
+            left -= len(text)
     return known
+
+
+def _expanded(text: str, values: dict[str, str]) -> str:
+    """With variables put in; as it was given when that cannot be: the container's host says what is wrong."""
+    try:
+        return expand(text, values)
+    except UnresolvedError:
+        return text
 
 
 def _hostname(spec: PodSpec, name: str) -> str:

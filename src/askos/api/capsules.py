@@ -11,10 +11,12 @@ import msgspec
 from aiohttp import web
 
 from askos.api import capsule_view, policy, schemas, template
-from askos.api.core import Request, json_response
+from askos.api.core import Request, json_response, raw_json
 from askos.api.errors import invalid_value
+from askos.api.hostnames import HostNames
 from askos.api.microversion import Version
 from askos.api.pods import Grants
+from askos.api.rendered import Rendered
 from askos.api.representation import time_text
 from askos.model.capsules import Capsule, CapsuleSpec, VolumeGrant, Wish
 from askos.model.errors import NotFoundError
@@ -39,6 +41,8 @@ CREATE_BODY: schemas.Schema = {
 
 
 Found = list[VolumeGrant]
+Page = list[tuple[str, int]]
+"""Uuids and revisions."""
 
 
 def create_schema(_version: Version) -> schemas.Schema:
@@ -62,7 +66,8 @@ class Capsules:
         self._zones = zones
         self._grants = grants
         self._limits = limits
-        self._host_names: dict[str, str] = {}
+        self._rendered = Rendered(32 << 20)
+        self._host_names = HostNames(store)
 
     # -- reading -----------------------------------------------------------------------------------------------
 
@@ -74,16 +79,10 @@ class Capsules:
         except NotFoundError as error:
             raise NotFoundError(error.message, "container-not-found") from error
 
-    async def _host_name(self, capsule: Capsule) -> str | None:
-        host_uuid = capsule.placement.host_uuid
-        if host_uuid is not None and host_uuid not in self._host_names:
-            self._host_names = {h.facts.uuid: h.facts.hostname for h in await self._store.hosts()}
-        return None if host_uuid is None else self._host_names.get(host_uuid)
-
     async def shown(self, request: Request, capsule: Capsule) -> dict[str, Any]:
         """One capsule as the caller may see it, in the form of the request's version."""
         admin = policy.allows(request.caller, "capsule:get:host")
-        host_name = await self._host_name(capsule) if admin else None
+        host_name = await self._host_names.one(capsule.placement.host_uuid) if admin else None
         return capsule_view.capsule_json(
             capsule, self._clock(), request.version, request.host_url, admin=admin, host_name=host_name
         )
@@ -109,19 +108,32 @@ class Capsules:
             limit=_limit(given.get("limit")),
             marker=given.get("marker"),
         )
-        found = await self._store.capsules(query)
+        page = await self._store.page(query)
+        items = await self._items(request, page)
         following = None
-        if len(found) == query.limit:
+        if len(page) == query.limit:
             parameters: dict[str, Any] = {
                 "sort_key": query.sort_key,
                 "sort_dir": query.sort_dir,
                 "limit": query.limit,
-                "marker": found[-1].uuid,
+                "marker": page[-1][0],
             }
             if everywhere:
                 parameters["all_projects"] = given["all_projects"]
             following = f"{request.host_url}{PATH}?{urlencode(parameters, quote_via=quote)}"
-        return json_response({"capsules": [await self.shown(request, c) for c in found], "next": following})
+        return raw_json(b'{"capsules":[' + items + b'],"next":' + msgspec.json.encode(following) + b"}")
+
+    async def _items(self, request: Request, page: Page) -> bytes:
+        admin, new_form = policy.allows(request.caller, "capsule:get:host"), request.version >= capsule_view.NEW_FORM
+        pieces = await self._rendered.page(
+            page,
+            (admin, new_form),
+            self._store,
+            lambda capsule: capsule_view.capsule_piece(capsule, new_form=new_form, admin=admin),
+        )
+        names = await self._host_names.of({p.host_uuid for p in pieces}) if admin else {}
+        now_us, url = self._clock(), request.host_url
+        return b",".join([p.filled(now_us, url=url, host_name=names.get(p.host_uuid)) for p in pieces])
 
     # -- create and delete -------------------------------------------------------------------------------------
 

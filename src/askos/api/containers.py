@@ -14,7 +14,9 @@ from aiohttp import web
 from askos.api import create, policy, representation, schemas, state
 from askos.api.core import Request, json_response, raw_json
 from askos.api.errors import ApiError, invalid_query, invalid_value
+from askos.api.hostnames import HostNames
 from askos.api.microversion import Version
+from askos.api.rendered import Rendered
 from askos.model.capsules import Capsule, Task, Wish, WishState
 from askos.model.errors import ConflictError, RuntimeFailedError, UnavailableError
 from askos.plan import zun_status
@@ -44,8 +46,8 @@ class Containers:
         self._calls = calls
         self._clock = clock
         self._zones = zones
-        self._rendered = representation.Rendered()
-        self._host_names: dict[str, str] = {}
+        self._rendered = Rendered(32 << 20)
+        self._host_names = HostNames(store)
 
     # -- reading -----------------------------------------------------------------------------------------------
 
@@ -57,19 +59,9 @@ class Containers:
         scope = None if caller.is_admin else caller.project_id
         return await self._store.capsule(request.arguments["ident"], scope, "container")
 
-    async def _host_name(self, host_uuid: str | None) -> str | None:
-        if host_uuid is None:
-            return None
-        if host_uuid not in self._host_names:
-            await self._learn_hosts()
-        return self._host_names.get(host_uuid)
-
-    async def _learn_hosts(self) -> None:
-        self._host_names = {h.facts.uuid: h.facts.hostname for h in await self._store.hosts()}
-
     async def shown(self, request: Request, capsule: Capsule, *, links: bool = True) -> dict[str, Any]:
         """One container as the caller may see it."""
-        host_name = await self._host_name(capsule.placement.host_uuid)
+        host_name = await self._host_names.one(capsule.placement.host_uuid)
         shown = representation.container(capsule, self._clock(), admin=request.caller.is_admin, host_name=host_name)
         if links:
             shown["links"] = representation.links(request.host_url, capsule.uuid)
@@ -82,16 +74,14 @@ class Containers:
     async def list(self, request: Request) -> web.Response:
         """GET a page."""
         admin = request.caller.is_admin
-        if admin and "host" in request.query:
-            await self._learn_hosts()
-        query = self._list_query(request)
+        query = await self._list_query(request)
         page = await self._store.page(query)
-        missing = self._rendered.missing(page, admin=admin)
-        if missing:
-            for capsule in await self._store.capsules_by_uuid(missing):
-                host_name = await self._host_name(capsule.placement.host_uuid)
-                self._rendered.put(capsule, admin=admin, host_name=host_name)
-        items = self._rendered.join(page, self._clock(), admin=admin)
+        pieces = await self._rendered.page(
+            page, admin, self._store, lambda capsule: representation.container_piece(capsule, admin=admin)
+        )
+        names = await self._host_names.of({p.host_uuid for p in pieces}) if admin else {}
+        now_us = self._clock()
+        items = b",".join([p.filled(now_us, host_name=names.get(p.host_uuid)) for p in pieces])
         following = None
         if len(page) == query.limit:
             kept = {k: v for k, v in request.query.items() if k not in ("marker", "sort_key", "sort_dir", "limit")}
@@ -103,9 +93,9 @@ class Containers:
                 **kept,
             }
             following = f"{request.host_url}/v1/containers?{urlencode(parameters, quote_via=quote)}"
-        return raw_json(b'{"containers":' + items + b',"next":' + msgspec.json.encode(following) + b"}")
+        return raw_json(b'{"containers":[' + items + b'],"next":' + msgspec.json.encode(following) + b"}")
 
-    def _list_query(self, request: Request) -> Query:
+    async def _list_query(self, request: Request) -> Query:
         given = request.query
         unknown = sorted(set(given) - FILTERS - _PAGING)
         if unknown:
@@ -118,8 +108,8 @@ class Containers:
         for key in FILTERS & set(given):
             if key == "host":
                 policy.enforce(caller, "container:get_one:host")
-                by_name = {name: host for host, name in self._host_names.items()}
-                filters[key] = by_name.get(given[key], given[key])
+                names = await self._host_names.of([])
+                filters[key] = next((u for u, name in names.items() if u and name == given[key]), given[key])
             elif key == "auto_remove":
                 filters[key] = schemas.boolean(_boolean_word(key, given[key]), False)
             else:

@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl, unquote
 import msgspec
 from aiohttp import web
 
-from askos.api import microversion, schemas
+from askos.api import microversion, policy, schemas
 from askos.api.errors import ApiError, from_askos
 from askos.api.microversion import Version
 from askos.model.errors import AskosError, UnauthorizedError
@@ -155,6 +155,9 @@ class Dispatcher:
             if allowed and len(segments) <= 3:
                 raise ApiError(405, "Method Not Allowed", detail="", headers={"Allow": ", ".join(sorted(allowed))})
             raise ApiError(404, "Not Found", detail="")
+        if raw.method not in ("GET", "HEAD") or route.success == 101:
+            # Streams into a container are a GET, and do what they like there.
+            policy.enforce_writer(request.caller)
         if segments[:1] == ("v1",):
             request.version = microversion.negotiate(raw.headers.get(microversion.HEADER))
             extra.update(microversion.headers(request.version))

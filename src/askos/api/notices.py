@@ -13,6 +13,7 @@ class Watch:
     def __init__(self) -> None:
         self._events: dict[str, asyncio.Event] = {}
         self._followers: dict[str | None, set[asyncio.Event]] = {}
+        self._versions: dict[str | None, int] = {}
 
     def changed(self, uuid: str, project_id: str | None = None) -> None:
         """Something of this capsule has changed. Without a project all followers look."""
@@ -21,8 +22,14 @@ class Watch:
             event.set()
         whose = self._followers if project_id is None else (project_id, None)
         for key in whose:
+            if key in self._followers:
+                self._versions[key] = self._versions.get(key, 0) + 1
             for follower in self._followers.get(key, ()):
                 follower.set()
+
+    def version(self, project_id: str | None) -> int:
+        """A number that is another one after each change in a project (None: in any) that somebody follows."""
+        return self._versions.get(project_id, 0)
 
     async def wait(self, uuid: str, timeout_s: float) -> None:
         """Wait for a change or for the time to pass."""
@@ -45,3 +52,4 @@ class Watch:
             mine.discard(event)
             if not mine and self._followers.get(project_id) is mine:
                 del self._followers[project_id]
+                self._versions.pop(project_id, None)

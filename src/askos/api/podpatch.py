@@ -22,6 +22,7 @@ _KEYS = {
 """Lists that are merged by the key of their items. All others are replaced."""
 
 _DIRECTIVE = "$patch"
+_DELETED: Any = object()
 
 
 def merged(present: Any, patch: Any, *, strategic: bool) -> Any:
@@ -59,6 +60,12 @@ def _object(present: Any, patch: dict[str, Any], strategic: bool, path: str) -> 
 
 def _list(present: Any, patch: list[Any], key: str, path: str) -> list[Any]:
     items: list[Any] = list(present) if isinstance(present, list) else []
+    # Found by a table, not by looking: lists may be long, and both are.
+    places: dict[str | int, int] = {}
+    for at, item in enumerate(items):
+        named = item.get(key) if isinstance(item, dict) else None
+        if isinstance(named, str | int):
+            places.setdefault(named, at)
     for change in patch:
         if not isinstance(change, dict):
             raise _wrong(f"the items of {path} must be objects")
@@ -68,15 +75,20 @@ def _list(present: Any, patch: list[Any], key: str, path: str) -> list[Any]:
             return rest
         if key not in change:
             raise _wrong(f"an item of {path} has no {key} to find it by")
-        at = next((i for i, item in enumerate(items) if isinstance(item, dict) and item.get(key) == change[key]), None)
+        name = change[key]
+        if not isinstance(name, str | int):
+            raise _wrong(f"an item of {path} has a {key} that is neither a string nor a whole number")
+        place = places.get(name)
         if directive == "delete":
-            if at is not None:
-                del items[at]
-        elif at is None:
-            items.append(_object({}, change, True, f"{path}[{change[key]}]"))
+            if place is not None:
+                items[place] = _DELETED
+                del places[name]
+        elif place is None:
+            places[name] = len(items)
+            items.append(_object({}, change, True, f"{path}[{name}]"))
         else:
-            items[at] = _object(items[at], change, True, f"{path}[{change[key]}]")
-    return items
+            items[place] = _object(items[place], change, True, f"{path}[{name}]")
+    return [item for item in items if item is not _DELETED]
 
 
 def _wrong(why: str) -> ApiError:

@@ -11,12 +11,13 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from askos.api import manifests, podchanges, podpatch, podview, policy, schemas, selectors
+from askos.api import manifests, podchanges, podpatch, podview, policy, schemas, selectors, weight
 from askos.api.core import Request, json_response, raw_json, read_json
 from askos.api.errors import ApiError, invalid_query
+from askos.api.hostnames import HostNames
 from askos.api.notices import Watch
-from askos.api.podlist import Rendered
-from askos.api.podwatch import Scope, Stream
+from askos.api.podmoves import Moves
+from askos.api.podwatch import POLL_S, Scope, Stream
 from askos.model.capsules import Capsule, CapsuleSpec, VolumeGrant, Wish
 from askos.model.errors import ConflictError
 from askos.model.identity import Caller
@@ -53,10 +54,11 @@ class Pods:
         self._identity = identity
         self._clock = clock
         self._notices = notices
+        self._moves = Moves(store, notices, POLL_S)
         self._grants = grants
         self._ratios = ratios
         self._rendered = Rendered()
-        self._host_names: dict[str, str] = {}
+        self._host_names = HostNames(store)
 
     # -- finding and showing -----------------------------------------------------------------------------------
 
@@ -74,26 +76,19 @@ class Pods:
         scope = None if caller.is_admin and (everywhere or _is_uuid(ident)) else caller.project_id
         return await self._store.capsule(ident, scope, "capsule", request.query.get("namespace"))
 
-    async def _host_name(self, capsule: Capsule) -> str | None:
-        host_uuid = capsule.placement.host_uuid
-        if host_uuid is not None and host_uuid not in self._host_names:
-            self._host_names = {h.facts.uuid: h.facts.hostname for h in await self._store.hosts()}
-        return None if host_uuid is None else self._host_names.get(host_uuid)
+    def _piece(self, capsule: Capsule, *, admin: bool) -> Piece:
+        """One capsule rendered, from what is known or anew."""
+        known = self._rendered.get(capsule.uuid, capsule.revision, admin)
+        if known is None:
+            known = podview.capsule_piece(capsule, admin=admin)
+            self._rendered.put(capsule, known, admin)
+        return known
 
-    async def _json(self, caller: Caller, capsule: Capsule, revision: int | None = None) -> bytes:
+    async def _json(self, caller: Caller, capsule: Capsule, revision: int = 0) -> bytes:
         """One capsule as the caller may see it, with another resourceVersion if one is given."""
         admin = policy.allows(caller, "capsule:get:host")
-        if revision not in (None, capsule.revision):
-            host_name = await self._host_name(capsule) if admin else None
-            capsule = msgspec.structs.replace(capsule, revision=revision)
-            return msgspec.json.encode(podview.capsule_json(capsule, host_name=host_name, admin=admin))
-        known = self._rendered.get(capsule.uuid, capsule.revision, admin=admin)
-        if known is not None:
-            return known[1]
-        host_name = await self._host_name(capsule) if admin else None
-        body = msgspec.json.encode(podview.capsule_json(capsule, host_name=host_name, admin=admin))
-        self._rendered.put(capsule, body, admin=admin)
-        return body
+        host_name = await self._host_names.one(capsule.placement.host_uuid) if admin else None
+        return self._piece(capsule, admin=admin).filled(host_name=host_name, revision=revision)
 
     async def _answer(
         self, request: Request, capsule: Capsule, status: int = 200, warnings: list[str] | None = None
@@ -153,17 +148,15 @@ class Pods:
         if len(page) > limit:
             metadata["continue"] = _continue(revision, last or after)
         head = {"apiVersion": "askos/v1", "kind": "CapsuleList", "metadata": metadata}
-        return raw_json(msgspec.json.encode(head)[:-1] + b',"items":[' + b",".join(items) + b"]}")
+        return raw_json(b"".join((msgspec.json.encode(head)[:-1], b',"items":[', b",".join(items), b"]}")))
 
     async def _items(self, caller: Caller, page: list[tuple[str, int]]) -> tuple[list[bytes], int]:
         """The capsules of a page as JSON, and the last one's number. What vanished meanwhile is left out."""
         admin = policy.allows(caller, "capsule:get:host")
-        known = {uuid: self._rendered.get(uuid, revision, admin=admin) for uuid, revision in page}
-        missing = [uuid for uuid, piece in known.items() if piece is None]
-        for capsule in await self._store.capsules_by_uuid(missing) if missing else []:
-            known[capsule.uuid] = (capsule.id, await self._json(caller, capsule))
-        found = [piece for uuid, _ in page if (piece := known[uuid]) is not None]
-        return [body for _, body in found], found[-1][0] if found else 0
+        pieces = await self._rendered.page(page, admin, self._store, lambda c: podview.capsule_piece(c, admin=admin))
+        names = await self._host_names.of({p.host_uuid for p in pieces}) if admin else {}
+        items = [p.filled(host_name=names.get(p.host_uuid)) for p in pieces]
+        return items, pieces[-1].number if pieces else 0
 
     async def _watch(self, request: Request) -> web.StreamResponse:
         query = request.query
@@ -178,6 +171,7 @@ class Pods:
             store=self._store,
             identity=self._identity,
             notices=self._notices,
+            moves=self._moves,
             scope=self._scope(request),
             revision=int(query.get("resourceVersion") or 0),
             timeout_s=float(given) if given else None,
@@ -365,6 +359,7 @@ async def _object(request: Request) -> dict[str, Any]:
     body = await read_json(request.raw, MAX_BODY)
     if not isinstance(body, dict):
         raise ApiError(400, "Cannot read the request: its body must be a JSON object.", code="container.invalid-body")
+    weight.check(body)
     return body
 
 

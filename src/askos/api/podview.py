@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
 import msgspec
 
+from askos.api.rendered import Blanks, Piece
 from askos.model import pods
 from askos.model.capsules import Capsule
 from askos.model.pods import Condition, Ended, Event, Pod, PodContainerReport, PodReport
@@ -57,6 +59,14 @@ def capsule_json(capsule: Capsule, *, host_name: str | None = None, admin: bool 
     return shown
 
 
+def capsule_piece(capsule: Capsule, *, admin: bool) -> Piece:
+    """The same, to be filled in when it is read."""
+    blanks = Blanks()
+    shown = capsule_json(capsule, host_name=blanks.HOST, admin=admin)
+    shown["metadata"]["resourceVersion"] = blanks.REVISION
+    return blanks.piece(capsule, shown)
+
+
 def metadata_json(capsule: Capsule) -> dict[str, Any]:
     """Kubernetes' ObjectMeta. `uid` is the client's own if it gave one."""
     metadata = pod_of(capsule).metadata
@@ -79,16 +89,24 @@ def metadata_json(capsule: Capsule) -> dict[str, Any]:
 
 def part_json(part: msgspec.Struct) -> dict[str, Any]:
     """A part of a manifest as JSON, with Kubernetes' important defaults written out."""
-    written = _SHOWN_DEFAULTS.get(type(part), frozenset())
     shown: dict[str, Any] = {}
-    for field in msgspec.structs.fields(part):
-        value = getattr(part, field.name)
-        if not field.required and field.name not in written and value == field.default:
+    for name, shown_name, always, default in _fields(type(part)):
+        value = getattr(part, name)
+        if not always and (value == default or value in ({}, [], None)):
             continue
-        if not field.required and field.name not in written and value in ({}, [], None):
-            continue
-        shown[field.encode_name] = _value_json(value)
+        shown[shown_name] = _value_json(value)
     return shown
+
+
+@cache
+def _fields(part: type[msgspec.Struct]) -> list[tuple[str, str, bool, Any]]:
+    """Name, name in JSON, whether it is always shown, and default of each field. Asking msgspec each time takes
+    seconds for a manifest of a megabyte."""
+    written = _SHOWN_DEFAULTS.get(part, frozenset())
+    return [
+        (field.name, field.encode_name, field.required or field.name in written, field.default)
+        for field in msgspec.structs.fields(part)
+    ]
 
 
 def _value_json(value: Any) -> Any:
@@ -111,7 +129,9 @@ def status_json(capsule: Capsule) -> dict[str, Any]:
     shown: dict[str, Any] = {"phase": report.phase}
     reason, message = (report.reason, report.message) if lost is None else (NODE_LOST, lost)
     shown.update({k: v for k, v in (("reason", reason), ("message", message)) if v})
-    shown["conditions"] = [_condition(c) for c in _conditions(capsule, report, lost)]
+    shown["conditions"] = [
+        _condition(c, 0 if waiting else capsule.report.generation) for c in _conditions(capsule, report, lost)
+    ]
     if report.host_ip:
         shown["hostIP"] = report.host_ip
         shown["hostIPs"] = [{"ip": report.host_ip}]
@@ -151,9 +171,10 @@ def _conditions(capsule: Capsule, report: PodReport, lost: str | None) -> list[C
     return [*found, scheduled]
 
 
-def _condition(condition: Condition) -> dict[str, Any]:
+def _condition(condition: Condition, generation: int) -> dict[str, Any]:
     shown: dict[str, Any] = {
         "type": condition.type,
+        "observedGeneration": generation,
         "status": "True" if condition.status else "False",
         "lastProbeTime": None,
         "lastTransitionTime": time_text(condition.changed_us or None),

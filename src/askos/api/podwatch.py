@@ -19,6 +19,7 @@ from askos.api import selectors
 from askos.api.core import Request
 from askos.api.errors import ApiError, from_askos
 from askos.api.notices import Watch
+from askos.api.podmoves import Moves
 from askos.model.capsules import Capsule
 from askos.model.errors import AskosError, InvalidError, UnauthorizedError
 from askos.ports.identity import Identity
@@ -61,7 +62,7 @@ def gone(error: InvalidError) -> ApiError:
 class Following:
     """One reader on its way along the change log."""
 
-    def __init__(self, store: Store, scope: Scope, revision: int) -> None:
+    def __init__(self, store: Store | Moves, scope: Scope, revision: int) -> None:
         self._store = store
         self._scope = scope
         self.revision = revision
@@ -125,6 +126,7 @@ class Stream:
         store: Store,
         identity: Identity,
         notices: Watch,
+        moves: Moves,
         scope: Scope,
         revision: int,
         timeout_s: float | None,
@@ -135,6 +137,7 @@ class Stream:
         self._store = store
         self._identity = identity
         self._notices = notices
+        self._moves = moves
         self._scope = scope
         self._revision = revision
         # Spread, so that readers who came together do not come back together.
@@ -147,7 +150,7 @@ class Stream:
     async def run(self) -> web.StreamResponse:
         """Answer until the time is over, the token is not valid any more, or the reader has gone. Raises an ApiError
         410 when the revision is forgotten already."""
-        following = Following(self._store, self._scope, self._revision)
+        following = Following(self._moves, self._scope, self._revision)
         try:
             with self._notices.follow(self._scope.project_id) as changed:
                 if self._revision == 0:

@@ -54,3 +54,11 @@ def enforce(caller: Caller, rule: str) -> None:
     if not allows(caller, rule):
         title = f"Policy doesn't allow {rule} to be performed."
         raise ApiError(403, title, code="container.policy-not-authorized")
+
+
+def enforce_writer(caller: Caller) -> None:
+    """Raises a 403 for a caller who may only look: one with the role reader and nothing beside it. Roles of other
+    names are an operator's own, and mean what a member may, as they do in Zun."""
+    if {role.lower() for role in caller.roles} == {"reader"}:
+        title = "Policy doesn't allow this to be performed: the role reader may look, and change or run nothing."
+        raise ApiError(403, title, code="container.policy-not-authorized")

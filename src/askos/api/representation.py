@@ -1,23 +1,13 @@
-"""A container as Zun clients see it, section by section of its representation.
-
-Lists are assembled from pre-rendered pieces: rendering is cached by (uuid, revision), and only `status_detail`, which
-changes with time, is filled in at each read.
-"""
+"""A container as Zun clients see it, section by section of its representation."""
 
 from __future__ import annotations
 
-import secrets
-from collections import OrderedDict
 from datetime import UTC, datetime
 from typing import Any
 
-import msgspec
-
+from askos.api.rendered import Blanks, Piece
 from askos.model.capsules import Capsule, ContainerReport, ContainerSpec
 from askos.plan import zun_status
-
-_DETAIL = f"detail {secrets.token_hex(16)}"
-"""Stands in a rendered piece where status_detail goes; nobody can guess it."""
 
 
 def time_text(us: int | None, *, fraction: bool = False) -> str | None:
@@ -116,41 +106,10 @@ def container(capsule: Capsule, now_us: int, *, admin: bool, host_name: str | No
     return shown
 
 
-class Rendered:
-    """Rendered list items by (uuid, revision, admin), least recently used thrown away first."""
-
-    def __init__(self, limit: int = 20_000) -> None:
-        self._pieces: OrderedDict[tuple[str, bool], tuple[int, bytes, bytes, str, ContainerReport | None]]
-        self._pieces = OrderedDict()
-        self._limit = limit
-
-    def missing(self, page: list[tuple[str, int]], *, admin: bool) -> list[str]:
-        """The uuids of a page whose present revision is not rendered."""
-        wanted = []
-        for uuid, revision in page:
-            piece = self._pieces.get((uuid, admin))
-            if piece is None or piece[0] != revision:
-                wanted.append(uuid)
-        return wanted
-
-    def put(self, capsule: Capsule, *, admin: bool, host_name: str | None) -> None:
-        """Render one."""
-        shown = container(capsule, 0, admin=admin, host_name=host_name)
-        report = capsule.report.containers[0] if capsule.report.containers else None
-        shown["status_detail"] = _DETAIL
-        head, tail = msgspec.json.encode(shown).split(f'"{_DETAIL}"'.encode(), 1)
-        key = (capsule.uuid, admin)
-        self._pieces[key] = (capsule.revision, head, tail, shown["status"], report)
-        self._pieces.move_to_end(key)
-        while len(self._pieces) > self._limit:
-            self._pieces.popitem(last=False)
-
-    def join(self, page: list[tuple[str, int]], now_us: int, *, admin: bool) -> bytes:
-        """The items of a page as a JSON list. What vanished meanwhile is left out."""
-        items = []
-        for uuid, _revision in page:
-            piece = self._pieces.get((uuid, admin))
-            if piece is not None:
-                detail = msgspec.json.encode(zun_status.status_detail(piece[3], piece[4], now_us))
-                items.append(piece[1] + detail + piece[2])
-        return b"[" + b",".join(items) + b"]"
+def container_piece(capsule: Capsule, *, admin: bool) -> Piece:
+    """The same as an item of lists, to be filled in when it is read."""
+    blanks = Blanks()
+    shown = container(capsule, 0, admin=admin, host_name=blanks.HOST)
+    report = capsule.report.containers[0] if capsule.report.containers else None
+    shown["status_detail"] = blanks.detail(shown["status"], report)
+    return blanks.piece(capsule, shown)

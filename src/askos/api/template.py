@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from askos.api import create, podrules, schemas, syntax, template_fields, textual
+from askos.api import create, podrules, schemas, syntax, template_fields, textual, weight
 from askos.api.shape import Problems, clip, is_clean, shape
 from askos.model import pods
 from askos.model.capsules import VolumeGrant
@@ -58,6 +58,7 @@ def read(template: object, zones: set[str], limits: schemas.Limits) -> Order:
         except textual.UnreadableError as error:
             problems.add("template", f"it cannot be read: {error}")
             problems.raise_any()
+    weight.check(template)
     if not isinstance(template, dict):
         problems.add("template", "it must be an object, or a string of JSON or YAML that describes one")
         problems.raise_any()

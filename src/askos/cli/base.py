@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import click
 
@@ -189,25 +189,62 @@ def format_options(*forms: str) -> Decorator:
 
 
 @contextlib.contextmanager
-def doing(what: str, hints: Mapping[int, str] | None = None) -> Iterator[None]:
+def doing(what: str, hints: Mapping[int, str] | None = None, name: str = "") -> Iterator[None]:
     """Says in the API's errors what could not be done: "cannot <what>: <why>. <what next>".
 
-    `hints` are by HTTP status.
+    `hints` are by HTTP status; `name`: of the container or capsule that it is done to.
     """
     try:
         yield
     except ApiError as error:
-        raise ClientError(told(what, error, hints)) from error
+        raise ClientError(told(what, error, hints, name)) from error
 
 
-def told(what: str, error: AskosError, hints: Mapping[int, str] | None = None) -> str:
+def told(what: str, error: AskosError, hints: Mapping[int, str] | None = None, name: str = "") -> str:
     """The sentence for an error that happened while doing `what`."""
     why = one_line(error.message)
     if why.startswith(("cannot ", "no Askos answers")):
         return why
     status = error.status if isinstance(error, ApiError) else 0
     hint = (hints or {}).get(status) or GENERAL_HINTS.get(status, "")
+    if name and isinstance(error, ApiError):
+        hint = _other_noun(name, error) or hint
     return f"cannot {what}: {why}. {hint}".rstrip()
+
+
+def _other_noun(name: str, error: ApiError) -> str:
+    """What to say when a container is asked for by the name of a capsule, or the other way round."""
+    try:
+        if error.kind == "container-not-found":
+            _look("/capsules", name, "native")
+            return f"It is a capsule: use `askos capsule`, such as `askos capsule describe {name}`"
+        if error.kind == "capsule-not-found":
+            _look("/containers", name, "zun")
+            return f"It is a container: leave out `capsule`, as in `askos show {name}`"
+    except AskosError:
+        pass
+    return ""
+
+
+def _look(path: str, name: str, api: Literal["zun", "native"]) -> None:
+    from askos.client.session import part
+
+    session().json("GET", f"{path}/{part(name)}", api=api, timeout_s=3)
+
+
+def note_of_others(noun: Literal["container", "capsule"]) -> None:
+    """Under a list without entries: that there are some of the other noun. For people only."""
+    if not (sys.stdout.isatty() and sys.stderr.isatty()):
+        return
+    with contextlib.suppress(AskosError, KeyError):
+        if noun == "container":
+            found = containers().list(all_projects=False)
+        else:
+            found = session().json("GET", "/capsules", api="native", query=[("limit", "1000")], timeout_s=3)["items"]
+        if found:
+            count = f"{len(found)} {noun}{'s' if len(found) != 1 else ''}"
+            command = "askos ps -a" if noun == "container" else "askos capsule ls"
+            print(f"(there {'is' if len(found) == 1 else 'are'} {count}: {command})", file=sys.stderr)
 
 
 GENERAL_HINTS = {
@@ -236,7 +273,7 @@ def for_each(
         try:
             act(name)
         except ApiError as error:
-            complain(told(what.format(name), error, hints))
+            complain(told(what.format(name), error, hints, name))
             failed = True
         except ClientError as error:
             if type(error) is not ClientError:

@@ -9,10 +9,10 @@ from typing import Any
 import click
 
 from askos.cli import base, output, text
-from askos.cli.capsules import NOT_FOUND, capsules
+from askos.cli.capsule_options import NOT_FOUND, capsules
 from askos.cli.specification import converted
 from askos.client.capsules import Capsule, Capsules
-from askos.client.errors import ApiError, ClientError
+from askos.client.errors import ApiError, ClientError, one_line
 
 TIMEOUT_S = 300
 Made = tuple[Capsule, list[str], str]
@@ -26,7 +26,7 @@ def _span(value: str) -> int:
     return seconds
 
 
-_OPTIONS = [
+_OPTIONS: list[base.Decorator] = [
     click.option(
         "-f",
         "--file",
@@ -86,11 +86,13 @@ def apply(**options: Any) -> None:
     """
 
     def make(api: Capsules, body: dict[str, Any]) -> Made:
+        from askos.cli import manifest_files
+
         metadata = body.get("metadata")
         name = metadata.get("name") if isinstance(metadata, dict) else None
         if not isinstance(name, str) or not name:
             return *api.create(body), "created"
-        space = Capsules(api.session, str(metadata.get("namespace") or "default"))
+        space = Capsules(api.session, manifest_files.namespace_of(body))
         try:
             before = space.show(name)
         except ApiError as error:
@@ -181,7 +183,7 @@ def _wait(api: Capsules, made: dict[str, Capsule], timeout_s: int, *, tell: bool
             sys.stdout.flush()
         elif not found.good:
             failed = True
-            base.complain(f"capsule {name} {found.word}. See `askos capsule describe {name}`")
+            base.complain(f"capsule {name} {one_line(found.word)}. See `askos capsule describe {name}`")
 
     wait = Wait(api, list(made.values()), timeout_s, told)
     try:
@@ -189,7 +191,9 @@ def _wait(api: Capsules, made: dict[str, Capsule], timeout_s: int, *, tell: bool
     except KeyboardInterrupt:
         names = wait.left
         there = f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} still there"
-        base.complain(f"no longer waiting: {there}. See `askos capsule ls`, or `askos capsule delete {' '.join(names)}`")
+        base.complain(
+            f"no longer waiting: {there}. See `askos capsule ls`, or `askos capsule delete {' '.join(names)}`"
+        )
         raise
     except ApiError as error:
         raise ClientError(base.told(f"wait for {', '.join(wait.left)}", error, NOT_FOUND)) from error

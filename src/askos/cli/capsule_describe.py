@@ -1,35 +1,51 @@
-"""`askos capsule describe` and `get`."""
+"""`askos capsule describe`, `get` and `events`."""
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import click
 
-from askos.cli import base, output, text
-from askos.cli.capsules import capsules, complete, moment, namespace_option, summary
-from askos.client.capsules import Capsule
+from askos.cli import base, capsule_parts, output, text
+from askos.cli.capsule_options import NOT_FOUND, capsules, complete, names_argument, namespace_option
+from askos.cli.capsule_parts import lines, resources, when
+from askos.cli.capsule_state import Capsule, condition, since, summary
 
 Pairs = list[tuple[str, str]]
+NOISE = ("kubectl.kubernetes.io/last-applied-configuration",)
+"""Annotations that nobody wants to read: a copy of all of the manifest."""
 
 
 @click.command(cls=base.Command, examples=["askos capsule describe web"])
 @namespace_option
-@click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=complete)
+@names_argument
 @base.format_options("text", "json", "yaml")
 def describe(namespace: str | None, names: tuple[str, ...], form: str) -> None:
     """Show all about capsules, by name or id: state, containers, conditions, volumes and events."""
     _each(namespace, names, form)
 
 
-@click.command(cls=base.Command, examples=["askos capsule get web -o yaml"])
+@click.command(cls=base.Command, examples=["askos capsule get web > web.yaml", "askos capsule get -o json web db"])
 @namespace_option
-@click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=complete)
+@names_argument
 @base.format_options("yaml", "json", "text")
 def get(namespace: str | None, names: tuple[str, ...], form: str) -> None:
-    """Print capsules as the API gives them."""
+    """Print capsules as the API gives them: one object for one name, a list for several."""
     _each(namespace, names, form)
+
+
+@click.command(cls=base.Command, examples=["askos capsule events web"])
+@namespace_option
+@click.argument("name", shell_complete=complete)
+@base.format_options("table", "json", "yaml")
+def events(namespace: str | None, name: str, form: str) -> None:
+    """Show what happened to a capsule, oldest first."""
+    with base.doing(f"show the events of {name}", NOT_FOUND, name):
+        found = capsules(namespace).events(name)
+    if form != "table":
+        output.write(output.structured(found, form))
+    else:
+        output.write(capsule_parts.events(found, output.table_width()))
 
 
 def _each(namespace: str | None, names: tuple[str, ...], form: str) -> None:
@@ -39,38 +55,21 @@ def _each(namespace: str | None, names: tuple[str, ...], form: str) -> None:
     def look(name: str) -> None:
         each = api.show(name)
         if form == "text":
-            events = api.events(str(each["id"]))
-            output.write(("\n" if found else "") + view(each, events))
+            told = api.events(str(each["id"]))
+            output.write(("\n" if found else "") + view(each, told))
         found.append(each)
 
     try:
-        base.for_each(names, "show capsule {}", look, {404: "See `askos capsule ls`"})
+        base.for_each(names, "show capsule {}", look, NOT_FOUND)
     finally:
         if form != "text" and found:
             output.write(output.structured(found[0] if len(names) == 1 else found, form))
 
 
-def view(each: Capsule, events: list[dict[str, Any]]) -> str:
+def view(each: Capsule, told: list[dict[str, Any]]) -> str:
     """Everything, in the order in which people look for it."""
-    metadata, spec, status = each["metadata"], each["spec"], each["status"]
-    head: Pairs = [
-        ("Name", metadata["name"]),
-        ("Namespace", metadata["namespace"]),
-        ("Id", each["id"]),
-        ("Status", _status(each)),
-        ("Reason", str(status.get("reason") or "")),
-        ("Message", str(status.get("message") or "")),
-        ("Address", ", ".join(ip["ip"] for ip in status.get("podIPs") or [])),
-        ("Host", str(each.get("host") or status.get("hostIP") or "")),
-        ("Created", _when(metadata.get("creationTimestamp"))),
-        ("Started", _when(status.get("startTime"))),
-        ("Restart policy", str(spec.get("restartPolicy", "Always"))),
-        ("QoS class", str(status.get("qosClass") or "")),
-        ("Runtime class", str(spec.get("runtimeClassName") or "")),
-        ("Labels", _lines(metadata.get("labels"))),
-        ("Annotations", _lines(metadata.get("annotations"))),
-    ]
-    parts = [output.key_values([(key, value) for key, value in head if value])]
+    spec, status = each["spec"], each["status"]
+    parts = [output.key_values([(key, value) for key, value in _head(each) if value])]
     for title, specs, statuses in (
         ("Init containers", "initContainers", "initContainerStatuses"),
         ("Containers", "containers", "containerStatuses"),
@@ -78,146 +77,116 @@ def view(each: Capsule, events: list[dict[str, Any]]) -> str:
         known = {c["name"]: c for c in status.get(statuses, [])}
         if spec.get(specs):
             parts.append(f"{title}:\n")
-            parts += [_indented(f"{c['name']}:", _container(c, known.get(c["name"], {}))) for c in spec[specs]]
-    conditions = [
-        [c["type"], c["status"], str(c.get("reason") or ""), str(c.get("message") or "")]
-        for c in status.get("conditions", [])
-    ]
-    if conditions:
-        columns = [
-            output.Column("CONDITION"),
-            output.Column("STATUS"),
-            output.Column("REASON"),
-            output.Column("MESSAGE"),
-        ]
-        parts.append(output.table(columns, conditions, width=None))
+            parts += [_indented(c["name"], _container(c, known.get(c["name"], {}))) for c in spec[specs]]
+    if status.get("conditions"):
+        parts.append("Conditions:\n" + _shifted(_conditions(status["conditions"])))
     if spec.get("volumes"):
-        parts.append(output.key_values([("Volumes", "\n".join(map(_volume, spec["volumes"])))]))
-    parts.append(_events(events))
+        parts.append("Volumes:\n" + _shifted(output.key_values([capsule_parts.volume(v) for v in spec["volumes"]])))
+    parts.append("Events:\n" + _shifted(capsule_parts.events(told)) if told else "Events:  none\n")
     return "".join(parts)
 
 
+def _head(each: Capsule) -> Pairs:
+    metadata, spec, status = each["metadata"], each["spec"], each["status"]
+    annotations = {k: v for k, v in (metadata.get("annotations") or {}).items() if k not in NOISE}
+    host = " / ".join(str(word) for word in (each.get("host"), status.get("hostIP")) if word)
+    deadline, security = spec.get("activeDeadlineSeconds"), spec.get("securityContext") or {}
+    flags = [word for word, on in (("share processes", spec.get("shareProcessNamespace")),) if on]
+    pulls = ", ".join(str(secret.get("name")) for secret in spec.get("imagePullSecrets") or [])
+    return [
+        ("Name", str(metadata["name"])),
+        ("Namespace", str(metadata["namespace"])),
+        ("Id", str(each["id"])),
+        ("Client's uid", str(metadata["uid"]) if metadata.get("uid") != each["id"] else ""),
+        ("Labels", lines(metadata.get("labels"))),
+        ("Annotations", lines(annotations)),
+        ("Status", _status(each)),
+        ("Reason", str(status.get("reason") or "")),
+        ("Message", " ".join(str(status.get("message") or "").split())),
+        ("Addresses", ", ".join(ip["ip"] for ip in status.get("podIPs") or [])),
+        ("Host name", ".".join(str(w) for w in (spec.get("hostname"), spec.get("subdomain")) if w)),
+        ("Host", host),
+        ("Created", when(metadata.get("creationTimestamp"))),
+        ("Started", when(status.get("startTime"))),
+        ("Restart policy", str(spec.get("restartPolicy") or "Always")),
+        ("Grace", f"{spec.get('terminationGracePeriodSeconds', 30)}s"),
+        ("Deadline", f"{deadline}s" if deadline is not None else ""),
+        ("QoS class", str(status.get("qosClass") or "")),
+        ("Runtime class", str(spec.get("runtimeClassName") or "")),
+        ("Security", _flat(security)),
+        ("Options", ", ".join(flags)),
+        ("Pull secrets", pulls),
+    ]
+
+
 def _status(each: Capsule) -> str:
-    word, phase = summary(each), str(each["status"]["phase"])
-    grace = each["metadata"].get("deletionGracePeriodSeconds")
-    if word == "Terminating":
-        return f"Terminating ({phase}; grace {grace} s)"
+    word, phase, metadata = summary(each), str(each["status"]["phase"]), each["metadata"]
+    if metadata.get("deletionTimestamp"):
+        grace = metadata.get("deletionGracePeriodSeconds")
+        return f"Terminating ({phase}; grace {grace}s, until {when(metadata['deletionTimestamp'])})"
+    word = "Unschedulable" if condition(each, "PodScheduled").get("reason") == "Unschedulable" else word
     return phase if word == phase else f"{phase} ({word})"
 
 
 def _container(spec: dict[str, Any], status: dict[str, Any]) -> Pairs:
-    resources = status.get("resources") or spec.get("resources") or {}
+    given = status.get("resources") or spec.get("resources") or {}
+    lifecycle = spec.get("lifecycle") or {}
+    flags = [key for key in ("stdin", "stdinOnce", "tty") if spec.get(key)]
+    policy = "sidecar: started before and stopped after the others" if spec.get("restartPolicy") == "Always" else ""
     pairs: Pairs = [
         ("Container id", str(status.get("containerID") or "")),
         ("Image", str(spec.get("image"))),
         ("Image id", str(status.get("imageID") or "")),
-        ("Ports", ", ".join(f"{p['containerPort']}/{p.get('protocol', 'TCP')}" for p in spec.get("ports", []))),
+        ("Kind", policy),
+        ("Ports", ", ".join(map(capsule_parts.port, spec.get("ports") or []))),
         ("Command", text.command(spec.get("command"))),
         ("Arguments", text.command(spec.get("args"))),
-        ("State", _state(status.get("state") or {})),
-        ("Last state", _state(status.get("lastState") or {})),
+        ("Folder", str(spec.get("workingDir") or "")),
+        ("State", capsule_parts.state(status.get("state") or {})),
+        ("Last state", capsule_parts.state(status.get("lastState") or {})),
         ("Ready", str(bool(status.get("ready")))),
         ("Restarts", str(status.get("restartCount", 0))),
-        ("Limits", ", ".join(f"{k} {v}" for k, v in (resources.get("limits") or {}).items())),
-        ("Requests", ", ".join(f"{k} {v}" for k, v in (resources.get("requests") or {}).items())),
-        ("Liveness", _probe(spec.get("livenessProbe"))),
-        ("Readiness", _probe(spec.get("readinessProbe"))),
-        ("Startup", _probe(spec.get("startupProbe"))),
-        ("Environment", "\n".join(map(_variable, spec.get("env", [])))),
-        ("Mounts", "\n".join(map(_mount, spec.get("volumeMounts", [])))),
+        ("Limits", resources(given.get("limits"))),
+        ("Requests", resources(given.get("requests"))),
+        ("Liveness", capsule_parts.probe(spec.get("livenessProbe"))),
+        ("Readiness", capsule_parts.probe(spec.get("readinessProbe"))),
+        ("Startup", capsule_parts.probe(spec.get("startupProbe"))),
+        ("After start", capsule_parts.action(lifecycle["postStart"]) if lifecycle.get("postStart") else ""),
+        ("Before stop", capsule_parts.action(lifecycle["preStop"]) if lifecycle.get("preStop") else ""),
+        ("Security", _flat(spec.get("securityContext") or {})),
+        ("Options", ", ".join(flags)),
+        ("Variables from", "\n".join(map(capsule_parts.variables_from, spec.get("envFrom") or []))),
+        ("Environment", "\n".join(map(capsule_parts.variable, spec.get("env") or []))),
+        ("Mounts", "\n".join(map(capsule_parts.mount, spec.get("volumeMounts") or []))),
     ]
     return [(key, value) for key, value in pairs if value]
 
 
-def _state(state: dict[str, Any]) -> str:
-    for word, inner in state.items():
-        lines = [word.capitalize()]
-        if inner.get("reason"):
-            lines[0] += f" ({inner['reason']})"
-        if "exitCode" in inner:
-            signal = f", signal {inner['signal']}" if inner.get("signal") else ""
-            lines.append(f"exit code {inner['exitCode']}{signal}")
-        lines += [
-            f"{key.removesuffix('At')} {_when(inner[key])}" for key in ("startedAt", "finishedAt") if inner.get(key)
-        ]
-        if inner.get("message"):
-            lines.append(str(inner["message"]).strip())
-        return "\n".join(lines)
-    return ""
+def _flat(given: dict[str, Any]) -> str:
+    """A small object on one line: "runAsUser 1000, capabilities add [NET_ADMIN]"."""
+    words = []
+    for key, value in given.items():
+        if isinstance(value, dict):
+            words += [f"{key} {_flat(value)}"] if value else []
+        elif isinstance(value, list):
+            words.append(f"{key} [{' '.join(map(str, value))}]")
+        else:
+            words.append(f"{key} {str(value).lower() if isinstance(value, bool) else value}")
+    return ", ".join(words)
 
 
-def _probe(probe: dict[str, Any] | None) -> str:
-    if not probe:
-        return ""
-    if "httpGet" in probe:
-        get_ = probe["httpGet"]
-        action = f"{get_.get('scheme', 'HTTP').lower()} {get_['port']}{get_.get('path', '/')}"
-    elif "exec" in probe:
-        action = f"exec {text.command(probe['exec'].get('command'))}"
-    elif "tcpSocket" in probe:
-        action = f"tcp {probe['tcpSocket']['port']}"
-    else:
-        action = f"grpc {probe.get('grpc', {}).get('port')}"
-    return (
-        f"{action} (delay {probe.get('initialDelaySeconds', 0)} s, timeout {probe.get('timeoutSeconds', 1)} s, every "
-        f"{probe.get('periodSeconds', 10)} s, bad after {probe.get('failureThreshold', 3)})"
-    )
+def _conditions(found: list[dict[str, Any]]) -> str:
+    columns = [output.Column(head) for head in ("TYPE", "STATUS", "SINCE", "REASON", "MESSAGE")]
+    rows = [
+        [c["type"], c["status"], since(c.get("lastTransitionTime")), c.get("reason") or "", c.get("message") or ""]
+        for c in found
+    ]
+    return output.table(columns, [[" ".join(str(cell).split()) for cell in row] for row in rows], width=None)
 
 
-def _variable(variable: dict[str, Any]) -> str:
-    source = variable.get("valueFrom")
-    if not source:
-        return f"{variable['name']}={variable.get('value', '')}"
-    kind, inner = next(iter(source.items()))
-    known = {
-        "secretKeyRef": f"key {inner.get('key')} of secret {inner.get('name')}",
-        "configMapKeyRef": f"key {inner.get('key')} of config map {inner.get('name')}",
-        "fieldRef": str(inner.get("fieldPath")),
-        "resourceFieldRef": str(inner.get("resource")),
-    }
-    return f"{variable['name']} from {known.get(kind, kind)}"
-
-
-def _mount(mount: dict[str, Any]) -> str:
-    options = [word for word, on in (("read-only", mount.get("readOnly")), (mount.get("subPath"), True)) if on and word]
-    return f"{mount['mountPath']} from {mount['name']}" + (f" ({', '.join(map(str, options))})" if options else "")
-
-
-def _volume(volume: dict[str, Any]) -> str:
-    kind = next((key for key in volume if key != "name"), "emptyDir")
-    inner = volume.get(kind) or {}
-    what = inner.get("name") or inner.get("secretName") or inner.get("claimName") or inner.get("volumeID") or ""
-    return " ".join(word for word in (f"{volume['name']}:", kind, str(what)) if word)
-
-
-def _events(events: list[dict[str, Any]]) -> str:
-    if not events:
-        return "Events: none\n"
-    columns = [output.Column(head) for head in ("TYPE", "REASON", "AGE", "FROM", "EVENT")]
-    rows = []
-    for each in events:
-        count = int(each.get("count") or 1)
-        when = text.span(max(0.0, time.time() - moment(str(each["lastTimestamp"]))))
-        rows.append(
-            [
-                str(each["type"]),
-                str(each["reason"]),
-                when + (f" (x{count})" if count > 1 else ""),
-                str(each.get("container") or "-"),
-                str(each["message"]),
-            ]
-        )
-    return "Events:\n" + output.table(columns, rows, width=None)
-
-
-def _when(stamp: str | None) -> str:
-    return f"{stamp} ({text.span(max(0.0, time.time() - moment(stamp)))} ago)" if stamp else ""
-
-
-def _lines(values: dict[str, str] | None) -> str:
-    return "\n".join(f"{key}={value}" for key, value in (values or {}).items())
+def _shifted(block: str, by: int = 2) -> str:
+    return "".join(f"{'':{by}}{line}\n" for line in block.splitlines())
 
 
 def _indented(title: str, pairs: Pairs) -> str:
-    body = "".join(f"    {line}\n" for line in output.key_values(pairs).splitlines())
-    return f"  {output.printable(title)}\n{body}"
+    return f"  {output.printable(title)}:\n" + _shifted(output.key_values(pairs), 4)

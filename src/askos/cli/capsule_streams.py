@@ -1,4 +1,4 @@
-"""`askos capsule exec`, `attach` and `port-forward`."""
+"""`askos capsule exec` and `attach`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,14 @@ import sys
 import click
 
 from askos.cli import base, terminal
-from askos.cli.capsules import capsules, complete, container_option, name_argument, namespace_option
+from askos.cli.capsule_options import (
+    NOT_FOUND,
+    capsules,
+    complete,
+    container_option,
+    name_argument,
+    namespace_option,
+)
 from askos.client.errors import ApiError, ClientError
 from askos.client.session import Query, part
 from askos.client.wire import Result, start_failure
@@ -16,9 +23,23 @@ from askos.client.wire import Result, start_failure
 FAILED = 125
 
 
+class ExecCommand(base.Command):
+    """Takes options behind the name, too, if -- tells where the command begins: `exec web -c side -- ls -l`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click does, after a look at what stands before the --."""
+        if "--" in args:
+            # A -- that belongs to the command itself has more than one word before it.
+            head = args[: args.index("--")]
+            probe = self.make_context(ctx.info_name, list(head), resilient_parsing=True, allow_interspersed_args=True)
+            if probe.params.get("name") and not probe.params.get("command"):
+                ctx.allow_interspersed_args = True
+        return super().parse_args(ctx, args)
+
+
 @click.command(
     "exec",
-    cls=base.Command,
+    cls=ExecCommand,
     context_settings={"allow_interspersed_args": False},
     examples=["askos capsule exec -it web -- sh", "askos capsule exec -c side web -- cat /etc/hosts"],
 )
@@ -44,6 +65,8 @@ def exec_(
     words = list(command[1:] if command[0] == "--" else command)
     if not words:
         raise click.UsageError("a command is needed after --")
+    if words[0].startswith("-"):
+        raise click.UsageError(f"{words[0]} is no command. Options stand before the name, or put -- before the command")
     query: Query = [("command", word) for word in words]
     what = f"run {words[0]} in {name}"
     return _talk("exec", what, name, query, interactive=interactive, tty=tty, namespace=namespace, container=container)
@@ -73,11 +96,9 @@ def _talk(
     container: str | None,
 ) -> int:
     try:
-        result = _streams(
-            verb, name, query, interactive=interactive, tty=tty, namespace=namespace, container=container
-        )
+        result = _streams(verb, name, query, interactive=interactive, tty=tty, namespace=namespace, container=container)
     except ApiError as error:
-        base.complain(base.told(what, error, {404: "See `askos capsule ls`"}))
+        base.complain(base.told(what, error, NOT_FOUND, name))
         return FAILED if error.status == 404 else start_failure(error.message)
     except ClientError as error:
         base.complain(base.told(what, error))

@@ -21,6 +21,8 @@ LOOK_S = 2
 """Between two looks at capsules of which nothing is heard, whole seconds."""
 REJOIN_WITHIN_S = 30.0
 """How long a server may be away."""
+STEADY_S = 0.5
+"""How long a capsule without readiness probes must stay ready: a program that ends at once was never ready."""
 CRASHES = 2
 """Restarts after which a crash is taken for one that will come again."""
 
@@ -31,6 +33,9 @@ class Trouble(NamedTuple):
     kind: str
     text: str
     lasting_s: float
+
+
+READY = "ready"
 
 
 class Outcome(NamedTuple):
@@ -66,7 +71,12 @@ def outcome(each: Capsule) -> Outcome | None:
     if each["metadata"].get("deletionTimestamp"):
         return Outcome("is being deleted", False)
     is_ready = capsule_state.condition(each, "Ready").get("status") == "True" and not _is_old(each)
-    return Outcome("ready", True) if is_ready else None
+    return Outcome(READY, True) if is_ready else None
+
+
+def _probed(each: Capsule) -> bool:
+    """Whether all containers say themselves when they are ready."""
+    return all(c.get("readinessProbe") for c in each["spec"].get("containers", []))
 
 
 def _why_failed(each: Capsule) -> str:
@@ -164,6 +174,7 @@ class Wait:
         self._pending = {str(each["id"]): each for each in made}
         self._events: dict[str, list[dict[str, Any]]] = {}
         self._since: dict[str, tuple[str, float]] = {}
+        self._steady: dict[str, float] = {}
         self._before = {ident: restart_counts(each) for ident, each in self._pending.items()}
         # Everything is heard again from the oldest on: some may have changed while others were made.
         self._revision = min((str(each["metadata"]["resourceVersion"]) for each in made), key=int, default="0")
@@ -181,7 +192,10 @@ class Wait:
             self._judge(list(self._pending))
             while self._pending:
                 try:
-                    self._follow()
+                    if self._steady:
+                        self._watch_steady()
+                    else:
+                        self._follow()
                     away_since = 0.0
                 except (ConnectionBrokenError, NoAnswerError):
                     away_since = away_since or time.monotonic()
@@ -212,22 +226,28 @@ class Wait:
                 else:
                     self._pending[ident] = change["object"]
                     self._judge([ident])
-                if not self._pending:
+                if self._steady or not self._pending:
                     return
         except ApiError as error:
             if error.status != 410:
                 raise
             self._revision = self._api.listed()[1]
         if not heard:
-            self._look()
+            self._look(list(self._pending))
+
+    def _watch_steady(self) -> None:
+        """Look again at those that have just got ready."""
+        time.sleep(max(0.0, min(self._steady.values()) + STEADY_S - time.monotonic()))
+        now = time.monotonic()
+        self._look([ident for ident, since in self._steady.items() if since + STEADY_S <= now])
 
     def _changes(self) -> Iterator[dict[str, Any]]:
         left = min(self._deadline - time.monotonic(), LOOK_S)
         return self._api.watch(self._revision, timeout_s=max(1, round(left)))
 
-    def _look(self) -> None:
-        """Look anew at all: what hinders some of them is told by their events only."""
-        for ident in list(self._pending):
+    def _look(self, idents: list[str]) -> None:
+        """Look anew: what hinders some of them is told by their events only."""
+        for ident in idents:
             try:
                 self._pending[ident] = self._api.show(ident)
                 self._events[ident] = self._api.events(ident)
@@ -241,6 +261,10 @@ class Wait:
         for ident in idents:
             each, events = self._pending[ident], self._events.get(ident, [])
             found = outcome(each)
+            if found is None or found.word != READY or _probed(each):
+                self._steady.pop(ident, None)
+            elif now < self._steady.setdefault(ident, now) + STEADY_S:
+                continue
             hindrance = None if found else trouble(each, events, self._before[ident])
             if hindrance is None:
                 self._since.pop(ident, None)
@@ -261,4 +285,5 @@ class Wait:
 
     def _tell(self, ident: str, found: Outcome) -> None:
         self._note.clear()
+        self._steady.pop(ident, None)
         self._told(self._pending.pop(ident), found)

@@ -50,7 +50,7 @@ def exec_(
         if error.no_such_route:
             base.complain(f"cannot run {command[0]} in {name}: this cloud does not offer exec with streams")
         else:
-            base.complain(base.told(f"run {command[0]} in {name}", error, hints))
+            base.complain(base.told(f"run {command[0]} in {name}", error, hints, name))
         return FAILED if error.status == 404 else code
     except ClientError as error:
         base.complain(base.told(f"run {command[0]} in {name}", error))

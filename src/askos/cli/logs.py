@@ -14,8 +14,9 @@ from askos.client.errors import ApiError, ClientError
 from askos.client.native import STDERR, STDOUT
 
 
-def _tail(value: str) -> str:
-    if value != "all" and not value.isdecimal():
+def tail_value(value: str) -> str:
+    """A number of lines, or "all". ValueError otherwise."""
+    if value != "all" and not (value.isascii() and value.isdigit()):
         raise ValueError(f"{value!r} is not a number of lines. Write a number or 'all'")
     return value
 
@@ -27,7 +28,7 @@ def _tail(value: str) -> str:
     "--tail",
     default="all",
     metavar="N",
-    callback=converted(_tail),
+    callback=converted(tail_value),
     help="Only the last N lines.",
 )
 @click.option("-t", "--timestamps", is_flag=True, help="Put the time in front of each line.")
@@ -44,7 +45,7 @@ def logs(follow: bool, tail: str, timestamps: bool, since: int | None, name: str
     What it wrote to standard error goes to standard error here, too.
     """
     containers = base.containers()
-    with base.doing(f"read the log of {name}"):
+    with base.doing(f"read the log of {name}", name=name):
         try:
             for channel, data in base.native(containers).logs(
                 name, follow=follow, tail=tail, timestamps=timestamps, since_s=since

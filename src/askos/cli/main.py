@@ -54,6 +54,14 @@ HINTS = {
     "delete": "Use `askos rm`.",
     "reboot": "Use `askos restart`.",
     "login": "Use `askos env`.",
+    "apply": "Use `askos capsule apply -f FILE`.",
+    "get": "Use `askos ps`, or `askos capsule ls`.",
+    "describe": "Use `askos show`, or `askos capsule describe`.",
+    "port-forward": "Use `askos capsule port-forward`.",
+    "top": "Use `askos capsule top`.",
+    "pod": "Use `askos capsule`.",
+    "pods": "Use `askos capsule ls`.",
+    "capsules": "Use `askos capsule ls`.",
 }
 
 

@@ -89,7 +89,7 @@ def _documents(name: str) -> list[Document]:
     if len(text) > LARGEST:
         raise ClientError(f"cannot use {_shown(name)}: it is larger than {LARGEST >> 20} MiB")
     try:
-        loaded = list(yaml.load_all(text, Loader=_loader()))  # noqa: S506 - it is a safe loader
+        loaded = list(yaml.load_all(text, Loader=_loader()))
         # What YAML can say and JSON cannot: binary data, what contains itself, numbers that are none.
         size = 0
         for piece in json.JSONEncoder(allow_nan=False).iterencode(loaded):
@@ -129,7 +129,7 @@ def _loader() -> Any:
     import yaml
 
     base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    loader = type("ManifestLoader", (base,), {})
+    loader: Any = type("ManifestLoader", (base,), {})
     dropped = ("tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:value")
     loader.yaml_implicit_resolvers = {
         first: [(tag, pattern) for tag, pattern in found if tag not in dropped]
@@ -150,7 +150,8 @@ def _metadata(document: Document) -> dict[str, Any]:
     return metadata if isinstance(metadata, dict) else {}
 
 
-def _namespace(document: Document) -> str:
+def namespace_of(document: Document) -> str:
+    """The namespace that a document names, or the default one."""
     return str(_metadata(document).get("namespace") or DEFAULT_NAMESPACE)
 
 
@@ -164,7 +165,9 @@ def _check_kinds(found: list[tuple[str, Document]]) -> None:
     others = sorted({(file, _kind(document)) for file, document in found if _kind(document) not in (*PODS, *CONTENT)})
     if others:
         told = ", ".join(f"{_shown(file)} holds a {kind}" for file, kind in others)
-        raise ClientError(f"cannot use what is no Pod: {told}. A capsule is a Pod, with ConfigMaps and Secrets beside it")
+        raise ClientError(
+            f"cannot use what is no Pod: {told}. A capsule is a Pod, with ConfigMaps and Secrets beside it"
+        )
 
 
 def _placed(document: Document, namespace: str | None) -> Document:
@@ -180,7 +183,7 @@ def _content(documents: list[Document]) -> dict[tuple[str, str, str], Document]:
         kind = _kind(document)
         if kind not in CONTENT:
             continue
-        key = (kind, _namespace(document), str(_metadata(document).get("name") or ""))
+        key = (kind, namespace_of(document), str(_metadata(document).get("name") or ""))
         if not key[2]:
             raise ClientError(f"cannot use a {kind}: it has no name")
         if key in found:
@@ -194,7 +197,7 @@ def _with_content(pod: Document, content: dict[tuple[str, str, str], Document], 
     bags: dict[str, Any] = dict(given) if isinstance(given, dict) else {}
     for kind, word, names in zip(CONTENT, ("configMaps", "secrets"), references(pod), strict=True):
         for name in sorted(names):
-            key = (kind, _namespace(pod), name)
+            key = (kind, namespace_of(pod), name)
             if key in content:
                 used.add(key)
                 present = bags.get(word)

@@ -57,6 +57,8 @@ def ps(
         hidden = len(matching) - len(shown)
         if hidden and sys.stderr.isatty() and sys.stdout.isatty():
             print(f"({hidden} more {'does' if hidden == 1 else 'do'} not run: askos ps -a)", file=sys.stderr)
+        if not found and not wanted:
+            base.note_of_others("capsule")
 
 
 def parsed_filter(given: str) -> tuple[str, str]:

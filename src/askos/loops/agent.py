@@ -37,9 +37,9 @@ RELIST_S = 10.0
 """How often everything is listed, to find what events did not tell."""
 COLLECT_S = 60.0
 """How often leftovers are looked for."""
-TIDIED_S = 0.005
+TIDIED_S = (0.008, 0.02, 0.05)
 """When to look after the runtime has tidied up."""
-SECOND_LOOKS_S = (0.02, 0.1, 0.5)
+SECOND_LOOKS_S = (0.1, 0.5)
 """When to look again after a process has ended."""
 
 
@@ -236,7 +236,8 @@ class Agent:
                     owner = self._owners.get(event.container_id)
                     if event.kind == "ended":
                         # The runtime has tidied up after a process, and writes its end down in this moment.
-                        loop.call_later(TIDIED_S, self.poke, owner)
+                        for delay_s in TIDIED_S:
+                            loop.call_later(delay_s, self.poke, owner)
                         continue
                     self.poke(owner)
                     if event.kind == "exit":

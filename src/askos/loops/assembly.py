@@ -185,8 +185,8 @@ def container_config(
         attempt=attempt,
         image_ref=normalise(container.image),
         image_id=image_id,
-        entrypoint=[expand(word, values) for word in container.command] or None,
-        command=[expand(word, values) for word in container.args] or None,
+        entrypoint=_expanded(container.command, values),
+        command=_expanded(container.args, values),
         environment=values,
         workdir=container.working_dir or None,
         interactive=container.stdin,
@@ -203,6 +203,13 @@ def container_config(
         stdin_once=container.stdin and container.stdin_once,
         spec_hash=spec_hash(container),
     )
+
+
+def _expanded(words: list[str], values: dict[str, str]) -> list[str] | None:
+    try:
+        return [expand(word, values) for word in words] or None
+    except UnresolvedError as error:
+        raise ConfigError(error.message) from None
 
 
 def container_limits(a: Assignment, container: Container, host: HostEnv) -> rt.Limits:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import ssl
 
 Dial = Callable[[str, str, int, float], Awaitable[socket.socket]]
-"""(sandbox id, address, port, timeout in s): `ports.network.HostNetwork.connect`."""
+"""(sandbox id, address or name, port, timeout in s): `ports.network.HostNetwork.connect`."""
 Run = Callable[[str, list[str], float], Awaitable[tuple[int, bytes]]]
 """(container id, argv, timeout in s): exit code and the begin of the output. TimeoutError after killing it."""
 
@@ -69,7 +69,7 @@ async def tcp(dial: Dial, place: Place, action: TcpSocket, timeout_s: float) -> 
     try:
         port = port_number(place.container, action.port)
         async with asyncio.timeout(timeout_s):
-            address = await resolve(action.host or place.pod_ip)
+            address = target(action.host or place.pod_ip)
             (await dial(place.sandbox_id, address, port, timeout_s)).close()
     except OSError as error:
         return Outcome(False, f"dial tcp {action.host or place.pod_ip}:{action.port}: {why(error, timeout_s)}")
@@ -152,7 +152,7 @@ async def _get(asking: _Asking, url: SplitResult) -> tuple[int, str, bytes]:
     target = (url.path or "/") + (f"?{url.query}" if url.query else "")
     connection = h11.Connection(h11.CLIENT)
     port = url.port or (443 if secure else 80)
-    sock = await asking.dial(asking.place.sandbox_id, await resolve(host), port, asking.timeout_s)
+    sock = await asking.dial(asking.place.sandbox_id, target(host), port, asking.timeout_s)
     reader, writer = await _streams(sock, given.get("host", "").partition(":")[0] or host if secure else None)
     try:
         request = h11.Request(method="GET", target=target.encode(), headers=headers)
@@ -259,15 +259,12 @@ def port_number(container: Container, port: int | str) -> int:
     raise ValueError(f'couldn\'t find port: container {container.name} has no port named "{port}"')
 
 
-async def resolve(host: str) -> str:
-    """The IPv4 address of a host, by this host's resolver. OSError when it has none."""
+def target(host: str) -> str:
+    """The address or name to connect to. Names are looked up by the pod's own name service, never by this host's
+    resolver: it knows names that are no business of a pod."""
     with contextlib.suppress(ValueError):
         return str(ip_address(host))
-    if host == "localhost":
-        return "127.0.0.1"
-    loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, None, family=socket.AF_INET, type=socket.SOCK_STREAM)
-    return str(found[0][4][0])
+    return "127.0.0.1" if host == "localhost" else host
 
 
 def why(error: OSError, timeout_s: float) -> str:

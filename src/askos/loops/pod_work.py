@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 PIDS_MAX = 4096
 """Processes of one capsule."""
+HOOK_S = 3600.0
+"""The longest that a postStart hook may take. (Kubernetes has no limit.)"""
 _EXTRA_GRACE_S = 2.0
 """What the stop signal gets when the preStop hook has used everything up."""
 _MESSAGES_BYTES = 12 << 10
@@ -154,6 +156,8 @@ class Work:
 
     async def _pull(self, a: Assignment, action: steps.PullImage) -> None:
         names = [ref.name for ref in self._worker.pod.spec.image_pull_secrets]
+        for problem in pull_secrets.problems(a.content, names):
+            self.say("Warning", "FailedToRetrieveImagePullSecret", problem)
         found = pull_secrets.credentials(a.content, names, action.ref)
         tries = [rt.Credential(c.username, c.password, c.identity_token, c.registry_token) for c in found]
         self.say("Normal", "Pulling", f'Pulling image "{action.ref}"', action.container)
@@ -229,7 +233,7 @@ class Work:
     async def _post_start(self, a: Assignment, name: str, container_id: str) -> None:
         spec = self._spec(name)
         hook = spec.lifecycle.post_start if spec.lifecycle else None
-        failure = "" if hook is None else await self._hook(a, spec, container_id, hook, 3600.0)
+        failure = "" if hook is None else await self._hook(a, spec, container_id, hook, HOOK_S)
         self.hooks[container_id] = failure
 
     async def _hook(self, a: Assignment, spec: Container, container_id: str, hook: object, timeout_s: float) -> str:

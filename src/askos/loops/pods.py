@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from askos.loops import assembly, over_use
-from askos.loops.pod_work import PodTools, StartFailedError, Work
+from askos.loops.pod_work import HOOK_S, PodTools, StartFailedError, Work
 from askos.loops.probes import Target
 from askos.loops.worker import Worker
 from askos.model.capsules import Assignment, CapsuleState, Report
@@ -32,6 +33,11 @@ _log = logging.getLogger(__name__)
 
 USAGE_S = 10.0
 """How often the disk use of a pod with limits is measured."""
+LIMIT_S = 600.0
+"""After how long an action is given up that has hung in spite of the limits of its parts."""
+LOOK_S = 120.0
+"""The same for looking."""
+_SLACK_S = 120.0
 _AWAY_S = 0.5
 _STATES: dict[str, CapsuleState] = {
     "Pending": "none",
@@ -54,6 +60,8 @@ class PodWorker(Worker):
         self._troubles: dict[str, steps.Trouble] = {}
         self._evicted = ""
         self._measured_us = 0
+        self._returned = True
+        """Until the first report: the agent has just started."""
         super().__init__(agent, assignment)
 
     @property
@@ -90,7 +98,8 @@ class PodWorker(Worker):
 
     async def _step(self) -> int | None:
         a = self.assignment
-        self.seen = await self._look(a)
+        async with asyncio.timeout(LOOK_S):
+            self.seen = await self._look(a)
         if a is not self.assignment:
             return 0
         decision = decide(a, self.seen, self.agent.clock())
@@ -98,22 +107,31 @@ class PodWorker(Worker):
         now = self.agent.clock()
         self._events += [msgspec.structs.replace(event, at_us=event.at_us or now) for event in decision.events]
         self._tell(a, _report(a, decision, now), gone=decision.gone)
+        self._returned = False
         if decision.gone:
             self.gone = True
             self._tools.prober.drop(a.capsule_uuid)
             return 0
         for action in decision.actions:
-            key = steps.key(action)
-            if key not in self._tasks:
-                task = asyncio.create_task(self._perform(a, key, action), name=f"{key} of {a.capsule_uuid}")
-                self._tasks[key] = (action, task)
+            self._begin(a, action)
         return decision.look_us
 
+    def _begin(self, a: Assignment, action: steps.Action) -> None:
+        key = steps.key(action)
+        if key not in self._tasks:
+            task = asyncio.create_task(self._perform(a, key, action), name=f"{key} of {a.capsule_uuid}")
+            self._tasks[key] = (action, task)
+            # Not by the task itself: one that is cancelled before it has begun never comes to its end.
+            task.add_done_callback(partial(self._ended, a, key, action, self.agent.clock()))
+
     async def _perform(self, a: Assignment, key: str, action: steps.Action) -> None:
-        begun = self.agent.clock()
         try:
-            await self.work.perform(a, action)
+            async with asyncio.timeout(self._limit_s(action)):
+                await self.work.perform(a, action)
             self._troubles.pop(key, None)
+        except TimeoutError:
+            message = f"{type(action).__name__} did not end in time. It is tried again."
+            self._note(a, key, action, RuntimeFailedError(message))
         except UnavailableError as error:
             if isinstance(action, steps.PullImage):
                 self._note(a, key, action, error)
@@ -128,11 +146,27 @@ class PodWorker(Worker):
         except Exception:
             _log.exception("capsule %s: %s failed", a.capsule_uuid, key)
             self._note(a, key, action, RuntimeFailedError("Something failed inside Askos; its log has more."))
-        finally:
-            self._tasks.pop(key, None)
-            self.bell.ring()
-            took_ms = (self.agent.clock() - begun) / 1000
-            _log.debug("capsule %s: %s %s, %.1f ms", a.capsule_uuid, type(action).__name__, key, took_ms)
+
+    def _ended(
+        self, a: Assignment, key: str, action: steps.Action, begun_us: int, _task: asyncio.Task[None]
+    ) -> None:
+        self._tasks.pop(key, None)
+        self.bell.ring()
+        took_ms = (self.agent.clock() - begun_us) / 1000
+        _log.debug("capsule %s: %s %s, %.1f ms", a.capsule_uuid, type(action).__name__, key, took_ms)
+
+    def _limit_s(self, action: steps.Action) -> float | None:
+        """After how long an action is given up, whatever holds it. Each part of it has its own, shorter limit: this
+        one only keeps a capsule from being stuck for ever by something that nobody has thought of."""
+        match action:
+            case steps.PullImage():
+                return None  # as long as bytes come
+            case steps.PostStart():
+                return HOOK_S + _SLACK_S
+            case steps.Terminate(deadline_us=deadline_us):
+                return max(0.0, (deadline_us - self.agent.clock()) / 1e6) + _SLACK_S
+            case _:
+                return LIMIT_S
 
     def _note(self, a: Assignment, key: str, action: steps.Action, error: AskosError) -> None:
         before = self._troubles.get(key)
@@ -184,6 +218,7 @@ class PodWorker(Worker):
             troubles=dict(self._troubles),
             evicted=self._evicted,
             host_ip=self._tools.env.host_ip,
+            returned=self._returned,
         )
 
     async def _images(self, wanted: list[str]) -> dict[str, steps.Image]:
@@ -194,7 +229,11 @@ class PodWorker(Worker):
             except InvalidError:
                 continue  # decide says so
         found = await asyncio.gather(*(self.agent.runtime.image(ref) for ref in refs))
-        return {ref: steps.Image(i.id, i.user) for ref, i in zip(refs, found, strict=True) if i is not None}
+        return {
+            ref: steps.Image(i.id, i.user, _digest(ref, i.digests))
+            for ref, i in zip(refs, found, strict=True)
+            if i is not None
+        }
 
     async def _measure(self, a: Assignment) -> None:
         now = self.agent.clock()
@@ -228,6 +267,13 @@ class PodWorker(Worker):
         ]
         pod_ip = a.ports[0].address if a.ports else "127.0.0.1"
         self._tools.prober.want(a.capsule_uuid, max(ready, key=lambda s: s.attempt).id, pod_ip, targets)
+
+
+def _digest(ref: str, digests: list[str]) -> str:
+    """By what the registry that a name leads to knows the image."""
+    name = ref.partition("@")[0]
+    repository = name if "@" in ref else name.rpartition(":")[0]
+    return next((digest for digest in digests if digest.startswith(repository + "@")), "")
 
 
 def _report(a: Assignment, decision: steps.Decision, now_us: int) -> Report:

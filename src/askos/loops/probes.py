@@ -14,8 +14,9 @@ import msgspec
 
 from askos.loops import checks
 from askos.loops.checks import Dial, Outcome, Place, Run
-from askos.model.pods import Container, Event, Hook, Probe
+from askos.model.pods import Container, Event, ExecAction, Hook, Probe
 from askos.plan import probes
+from askos.plan.environment import expand
 from askos.plan.pods.steps import ProbeState
 from askos.plan.probes import Course, Kind
 from askos.ports import runtime as rt
@@ -164,7 +165,7 @@ class Prober:
     async def _check(self, place: Place, probe: Probe) -> Outcome:
         timeout_s = float(max(probe.timeout_seconds, 1))
         if probe.exec is not None:
-            return await checks.command(self._run, place, probe.exec, timeout_s)
+            return await checks.command(self._run, place, _expanded(probe.exec, place.container), timeout_s)
         if probe.http_get is not None:
             return await checks.http(self._dial, place, probe.http_get, timeout_s)
         if probe.tcp_socket is not None:
@@ -228,6 +229,12 @@ def _probe(watched: _Watched, kind: Kind) -> Probe:
     probe = probes.probe_of(watched.target.container, kind)
     assert probe is not None, "only probes that exist have a course"
     return probe
+
+
+def _expanded(action: ExecAction, container: Container) -> ExecAction:
+    """With $(NAME) replaced by plain values of the container's variables, which is all that a probe knows of them."""
+    values = {variable.name: variable.value for variable in container.env}
+    return ExecAction([expand(word, values) for word in action.command])
 
 
 def runner(runtime: rt.Runtime) -> Run:

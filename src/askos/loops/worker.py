@@ -26,6 +26,29 @@ STEP_S = 0.2
 """Steps on the way that last no longer are not reported."""
 EVENTS_S = 0.5
 """How long an event waits for others, or for a report to go with."""
+MOST_EVENTS = 50
+"""Different events of a capsule that wait to be told; beyond, those of one reason become one. Never more than twice
+as many."""
+BURST = 25
+"""How often events of a capsule are told at once before they have to wait for `SLOW_S`; one more every `SLOW_S`."""
+SLOW_S = 10.0
+
+
+class Allowance:
+    """How soon a capsule may tell events: soon, unless it has told many lately. Times in seconds."""
+
+    def __init__(self) -> None:
+        self._left = float(BURST)
+        self._at_s = 0.0
+
+    def delay_s(self, now_s: float) -> float:
+        """How long to wait before telling; counts this telling."""
+        self._left = min(float(BURST), self._left + (now_s - self._at_s) / SLOW_S)
+        self._at_s = now_s
+        if self._left < 1:
+            return SLOW_S
+        self._left -= 1
+        return EVENTS_S
 
 
 class Worker:
@@ -43,6 +66,7 @@ class Worker:
         self._sent: Report | None = None
         self._later: asyncio.TimerHandle | None = None
         self._events: list[Event] = []
+        self._told = Allowance()
         self.task = asyncio.create_task(self._run(), name=f"capsule {assignment.capsule_uuid}")
 
     def give(self, assignment: Assignment) -> None:
@@ -58,20 +82,26 @@ class Worker:
             self._later.cancel()
 
     def tell(self, event: Event) -> None:
-        """Report something that happened, with the next report or soon."""
-        for number, known in enumerate(self._events):
-            if (known.type, known.reason, known.message, known.container) == (
-                event.type,
-                event.reason,
-                event.message,
-                event.container,
-            ):
-                counted = known.count + event.count
-                self._events[number] = msgspec.structs.replace(known, count=counted, at_us=event.at_us)
-                return
-        self._events.append(event)
+        """Report something that happened, with the next report or soon: later and later for a capsule that has ever
+        more to tell, as each telling costs the server a transaction."""
+        self._add(event)
         if self._later is None and self.report is not None and not self.gone:
-            self._later = asyncio.get_running_loop().call_later(EVENTS_S, self._send)
+            loop = asyncio.get_running_loop()
+            self._later = loop.call_later(self._told.delay_s(loop.time()), self._send)
+
+    def _add(self, event: Event) -> None:
+        crowded = len(self._events) >= MOST_EVENTS
+        for number, known in enumerate(self._events):
+            alike = (known.type, known.reason, known.container) == (event.type, event.reason, event.container)
+            if alike and (crowded or known.message == event.message):
+                # Of too many that differ in their words only, the last one's words stay.
+                counted = known.count + event.count
+                self._events[number] = msgspec.structs.replace(
+                    known, message=event.message, count=counted, at_us=event.at_us
+                )
+                return
+        if len(self._events) < 2 * MOST_EVENTS:
+            self._events.append(event)
 
     async def _run(self) -> None:
         while not self.gone:
@@ -82,7 +112,9 @@ class Worker:
                 await self.bell.wait(1.0)
                 continue
             except Exception as error:
-                if not isinstance(error, AskosError):
+                if isinstance(error, AskosError):
+                    _log.warning("capsule %s cannot be looked at: %s", self.assignment.capsule_uuid, error)
+                else:
                     _log.exception("capsule %s: looking failed", self.assignment.capsule_uuid)
                 await self.bell.wait(2.0)
                 continue

@@ -18,6 +18,10 @@ from askos.plan.quantities import parse
 _NAME = re.compile(r"[ -<>-~]+", re.ASCII)
 _REFERENCE = re.compile(r"\$(?:\$|\((?P<name>[^)]*)\))")
 _BY_KEY = re.compile(r"metadata\.(?P<which>labels|annotations)\['(?P<key>.*)'\]", re.DOTALL)
+LONGEST = 128 << 10
+"""Characters that references in one text may become. Linux takes no argument or variable longer than this."""
+MOST = 6 << 20
+"""Characters of all variables of a container. Linux takes no more for all arguments and variables together."""
 _ESCAPES = {"\a": r"\a", "\b": r"\b", "\f": r"\f", "\n": r"\n", "\r": r"\r", "\t": r"\t", "\v": r"\v"}
 _ESCAPES |= {"\\": "\\\\", '"': '\\"'}
 
@@ -63,19 +67,45 @@ def environment(container: Container, content: Content, facts: Facts) -> Environ
                 skipped.append(name)
             else:
                 values[name] = value
+    left = MOST - sum(len(name) + len(value) for name, value in values.items())
     for variable in container.env:
+        found: str | None
         if variable.value_from is None:
-            values[variable.name] = expand(variable.value, values)
-            continue
-        found = _from(variable.name, variable.value_from, container, content, facts)
+            found = expand(variable.value, values)
+        else:
+            found = _from(variable.name, variable.value_from, container, content, facts)
         if found is not None:
             values[variable.name] = found
+            left -= len(variable.name) + len(found)
+        if left < 0:
+            raise UnresolvedError(
+                f"The variables of the container {container.name!r} have more than {MOST} characters: no program can "
+                "be given so much. Put what is large into a file of a volume."
+            )
     return Environment(values, sorted(skipped))
 
 
 def expand(text: str, values: Mapping[str, str]) -> str:
-    """`text` with $(NAME) replaced. Names that are not known stay as they are; $$ is one $."""
-    return _REFERENCE.sub(lambda m: "$" if m["name"] is None else values.get(m["name"], m[0]), text)
+    """`text` with $(NAME) replaced. Names that are not known stay as they are; $$ is one $.
+
+    UnresolvedError when it becomes longer than a program can be given: variables that each name the one before twice
+    would fill the memory of a host.
+    """
+    left = LONGEST
+
+    def replaced(found: re.Match[str]) -> str:
+        nonlocal left
+        name = found["name"]
+        value = "$" if name is None else values.get(name, found[0])
+        left -= len(value)
+        if left < 0:
+            raise UnresolvedError(
+                f"{text[:60]!r} becomes longer than {LONGEST} characters when its variables are put in: no program can "
+                "be given so much."
+            )
+        return value
+
+    return _REFERENCE.sub(replaced, text)
 
 
 def expand_all(text: str, values: Mapping[str, str]) -> str:

@@ -29,6 +29,15 @@ class View(NamedTuple):
     status_reason: str | None
 
 
+class ContainerWords(NamedTuple):
+    """What does not change with time of a container's view, and what its detail is made from."""
+
+    status: Status
+    status_reason: str | None
+    timed: ContainerReport | None = None
+    """For `zun_status.status_detail`; None: there is none."""
+
+
 class ContainerView(NamedTuple):
     """The derived words of one container of a capsule."""
 
@@ -104,6 +113,13 @@ def _why_ended(ended: Ended) -> str | None:
 
 def container_view(capsule: Capsule, spec: Container, place: Place, now_us: int) -> ContainerView:
     """The words for one container of a capsule."""
+    status, reason, timed = container_words(capsule, spec, place)
+    detail = None if timed is None else zun_status.status_detail(status, timed, now_us)
+    return ContainerView(status, reason, detail)
+
+
+def container_words(capsule: Capsule, spec: Container, place: Place) -> ContainerWords:
+    """The words for one container of a capsule, but for those that change with time."""
     pod = capsule.report.pod
     reports = [] if pod is None else pod.init_containers if place == "init" else pod.containers
     c = next((r for r in reports if r.name == spec.name), None)
@@ -111,25 +127,22 @@ def container_view(capsule: Capsule, spec: Container, place: Place, now_us: int)
         whole = view(capsule)
         if whole.status in ("Error", "Stopped") and (c is None or pod is None or pod.phase in ("Succeeded", "Failed")):
             # It will never run: the capsule ended, or was never placed.
-            return ContainerView("Error", whole.status_reason, None)
-        return ContainerView("Deleting" if whole.status == "Deleting" else "Creating", None, None)
+            return ContainerWords("Error", whole.status_reason)
+        return ContainerWords("Deleting" if whole.status == "Deleting" else "Creating", None)
     if c.state == "running":
-        return ContainerView("Running", None, _detail("Running", c, None, now_us))
+        return ContainerWords("Running", None, _timed(c, None))
     if c.state == "waiting":
         why = f"{c.reason}: {c.message}" if c.message else c.reason
-        if c.reason == _CRASHING:
-            return ContainerView("Restarting", why, _detail("Restarting", c, c.last, now_us))
-        return ContainerView("Error", why, _detail("Error", c, c.last, now_us))
+        return ContainerWords("Restarting" if c.reason == _CRASHING else "Error", why, _timed(c, c.last))
     ended = c.ended or Ended(0)
     status: Status = "Error" if ended.reason in _NEVER_RAN else "Stopped"
-    return ContainerView(status, _why_ended(ended), _detail(status, c, ended, now_us))
+    return ContainerWords(status, _why_ended(ended), _timed(c, ended))
 
 
-def _detail(status: Status, c: PodContainerReport, ended: Ended | None, now_us: int) -> str | None:
-    shown = ContainerReport(
+def _timed(c: PodContainerReport, ended: Ended | None) -> ContainerReport:
+    return ContainerReport(
         name=c.name,
         exit_code=None if ended is None else ended.exit_code,
         started_us=c.started_us,
         finished_us=None if ended is None else ended.finished_us,
     )
-    return zun_status.status_detail(status, shown, now_us)

@@ -80,6 +80,23 @@ def _ago(seconds: int) -> str:
     return "0 seconds"
 
 
+def detail_until_us(status: str, container: ContainerReport | None, now_us: int) -> int | None:
+    """When `status_detail` will read otherwise than now, in microseconds; None: as long as nothing is reported."""
+    if container is None:
+        return None
+    if status == "Running":
+        since_us = container.started_us
+    elif status in ("Stopped", "Error") and container.exit_code is not None:
+        since_us = container.finished_us
+    else:
+        return None
+    if since_us is None:
+        return None
+    age = max(0, (now_us - since_us) // 1_000_000)
+    size = next((size for size, _word in _UNITS if age >= size), 1)
+    return since_us + (age // size + 1) * size * 1_000_000
+
+
 def status_detail(status: str, container: ContainerReport | None, now_us: int) -> str | None:
     """Zun's one-line detail, such as "Up 5 mins" or "Exited(0) 8 mins ago "; None when there is nothing to say."""
     if container is None:

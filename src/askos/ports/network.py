@@ -58,8 +58,9 @@ class HostNetwork(Protocol):
         used by a live sandbox."""
 
     async def connect(self, sandbox_id: str, address: str, port: int, timeout_s: float) -> socket.socket:
-        """A TCP connection made inside a sandbox's network, non-blocking. `address` is numeric. Raises OSError
-        (refused, no route), TimeoutError; NotFoundError when the sandbox is not wired."""
+        """A TCP connection made inside a sandbox's network, non-blocking. `address` is numeric, or a name, which the
+        name service of that network looks up. Raises OSError (refused, no route, no such name), TimeoutError;
+        NotFoundError when the sandbox is not wired."""
 
     async def remove_all(self) -> None:
         """Remove every interface, rule and address of this cloud from the host."""

@@ -172,6 +172,9 @@ class Store(Protocol):
     async def hosts(self) -> list[Host]:
         """All hosts."""
 
+    async def host_names(self) -> dict[str, str]:
+        """The name of each host by its uuid."""
+
     async def drop_orphans(self, silent_us: int) -> list[str]:
         """Remove capsules that are to be deleted and whose host has been silent for `silent_us`."""
 

@@ -84,5 +84,6 @@ class HostVolumes(Protocol):
         """Remove what belongs to capsules not in `live`; returns what was removed. What is set up after the call has
         begun is left alone, so `live` must be true at that moment."""
 
-    async def remove_all(self) -> None:
-        """Unmount and remove everything but the files of the volume service."""
+    async def unmount_all(self) -> None:
+        """Unmount everything, as the end of the machine would: what lies on disk stays for the next `set_up`, what
+        lies in memory is gone."""

@@ -50,7 +50,7 @@ async def down(settings: Settings, step: Callable[[str], None]) -> bool:
         await host.network.start(_nobody)
         await host.network.stop()
     await host.network.remove_all()
-    await _quietly(host.volumes.remove_all())
+    await _quietly(host.volumes.unmount_all())
     remove_cgroups(host.instance)
     shutil.rmtree(settings.paths.run, ignore_errors=True)
     locks.withdraw(host.instance)

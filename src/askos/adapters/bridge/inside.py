@@ -12,8 +12,9 @@ import contextlib
 import ctypes
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from ipaddress import ip_address
 
 from askos.adapters.bridge import host
 from askos.adapters.bridge.journal import Journal
@@ -23,6 +24,9 @@ _CLONE_NEWNET = 0x40000000
 _OWN = "/proc/thread-self/ns/net"
 _libc = ctypes.CDLL(None, use_errno=True)
 
+Resolve = Callable[[str, str], Awaitable[str]]
+"""(network uuid, name) to an address. OSError when there is none."""
+
 
 class Sockets:
     """Makes TCP connections inside the sandboxes that a journal knows."""
@@ -31,10 +35,14 @@ class Sockets:
         self._journal = journal
         self._pool: ThreadPoolExecutor | None = None
 
-    async def connect(self, sandbox_id: str, address: str, port: int, timeout_s: float) -> socket.socket:
+    async def connect(
+        self, sandbox_id: str, address: str, port: int, timeout_s: float, resolve: Resolve
+    ) -> socket.socket:
         """See `ports.network.HostNetwork.connect`."""
         try:
             async with asyncio.timeout(timeout_s):
+                if not _is_numeric(address):
+                    address = await self._resolved(sandbox_id, address, resolve)
                 made = await self._made(sandbox_id, address)
                 try:
                     await asyncio.get_running_loop().sock_connect(made, (address, port))
@@ -44,6 +52,12 @@ class Sockets:
                 return made
         except TimeoutError:
             raise TimeoutError(f"no answer from {address}:{port} within {timeout_s:g} s") from None
+
+    async def _resolved(self, sandbox_id: str, name: str, resolve: Resolve) -> str:
+        entry = self._journal.read(sandbox_id)
+        if entry is None or not entry.networks:
+            raise NotFoundError(f"The sandbox {sandbox_id} has no network (any more).")
+        return await resolve(entry.networks[0], name)
 
     async def _made(self, sandbox_id: str, address: str) -> socket.socket:
         if self._pool is None:
@@ -79,6 +93,14 @@ class Sockets:
                 os.close(home)
         finally:
             os.close(inside)
+
+
+def _is_numeric(address: str) -> bool:
+    try:
+        ip_address(address)
+    except ValueError:
+        return False
+    return True
 
 
 def _discard(making: Future[socket.socket]) -> None:

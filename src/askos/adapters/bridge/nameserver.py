@@ -124,6 +124,25 @@ class NameService:
             self._connections -= 1
             writer.close()
 
+    async def resolve(self, name: str) -> str:
+        """What a program on this network would get for a name: its first IPv4 address. OSError without one. What has
+        to be asked of others counts against the network's own limit."""
+        try:
+            query = dns.message.make_query(name, dns.rdatatype.A).to_wire()
+        except (dns.exception.DNSException, ValueError) as error:
+            raise OSError(f"{name[:60]!r} cannot be looked up") from error
+        reply = self._local(query, 65535)
+        if isinstance(reply, dns.message.Message):
+            reply = await self._forward(reply, query)
+        try:
+            found = dns.message.from_wire(reply or b"")
+            addresses = found.resolve_chaining().answer if isinstance(found, dns.message.QueryMessage) else None
+        except (dns.exception.DNSException, ValueError, struct.error):
+            addresses = None
+        if not addresses:
+            raise OSError(f"no such host as {name[:60]}")
+        return str(addresses[0])
+
     def _local(self, query: bytes, limit: int) -> bytes | dns.message.Message | None:
         """The reply; or the parsed query when others must be asked; or None for what deserves no answer."""
         try:
@@ -203,6 +222,13 @@ class NameServices:
             return
         self._services[uuid] = service
         self._refused.discard(uuid)
+
+    async def resolve(self, network_uuid: str, name: str) -> str:
+        """A name's address as a network's programs see it. OSError when it has none, or nobody can be asked."""
+        service = self._services.get(network_uuid)
+        if service is None:
+            raise OSError(f"there is no name service to ask for {name[:60]}")
+        return await service.resolve(name)
 
     def served(self) -> set[str]:
         """The uuids of the networks that are served."""

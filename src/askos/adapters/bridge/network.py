@@ -143,7 +143,7 @@ class BridgeNetwork:
 
     async def connect(self, sandbox_id: str, address: str, port: int, timeout_s: float) -> socket.socket:
         """A TCP connection made inside a sandbox's network, non-blocking."""
-        return await self._sockets.connect(sandbox_id, address, port, timeout_s)
+        return await self._sockets.connect(sandbox_id, address, port, timeout_s, self._names.resolve)
 
     async def remove_all(self) -> None:
         """Remove every interface, rule and address of this cloud; forwarding too if nobody else needs it."""

@@ -154,6 +154,12 @@ class AgentStore(CapsuleStore):
         async with self._db.read() as connection:
             return [rows.host(row) for row in (await connection.execute(select(hosts))).all()]
 
+    async def host_names(self) -> dict[str, str]:
+        """See `ports.store.Store`."""
+        async with self._db.read() as connection:
+            found = (await connection.execute(select(hosts.c.uuid, hosts.c.hostname))).all()
+        return {row.uuid: row.hostname for row in found}
+
 
 def _ended(report: Report) -> bool:
     if report.pod is not None:

@@ -247,9 +247,14 @@ class Volumes:
             await self.tear_down(name)
         return strange
 
-    async def remove_all(self) -> None:
+    async def unmount_all(self) -> None:
         """See `ports.volumes.HostVolumes`."""
-        await self.collect(set())
+
+        def work() -> None:
+            with _telling("unmount the volumes of all capsules"):
+                kernel.unmount_below(str(self._root))
+
+        await self._in_thread(work)
 
     # -- threads -----------------------------------------------------------------------------------------------
 

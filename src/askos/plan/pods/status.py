@@ -6,6 +6,8 @@ from typing import Literal
 
 import msgspec
 
+from askos.model.errors import InvalidError
+from askos.model.images import normalise
 from askos.model.pods import Condition, Ended, PodContainerReport, PodReport, Resources
 from askos.plan.pods.draft import Wait
 from askos.plan.pods.view import UNKNOWN, Life, View
@@ -59,7 +61,7 @@ def _container(view: View, life: Life, wait: Wait | None) -> PodContainerReport:
         crashes=life.crashes,
         container_id=container_id,
         image=life.spec.image,
-        image_id=(c.image_id if c is not None else "") or prior.image_id,
+        image_id=_image_id(view, life),
         resources=prior.resources if prior.container_id == container_id else Resources(),
     )
     if c is not None and life.live:
@@ -70,7 +72,8 @@ def _container(view: View, life: Life, wait: Wait | None) -> PodContainerReport:
                 state="running",
                 started_us=c.started_us,
                 last=life.last,
-                ready=view.ready(life),
+                # An init container is ready when it has done its part.
+                ready=life.kind != "init" and view.ready(life),
                 started=view.started(life),
                 resources=resources,
             )
@@ -94,6 +97,21 @@ def _container(view: View, life: Life, wait: Wait | None) -> PodContainerReport:
         message=shown.message,
         last=life.end or life.last,
     )
+
+
+def _image_id(view: View, life: Life) -> str:
+    """By what its registry knows the image that the container was made from; of an image that came from no registry
+    the id. The name may mean another image by now: then what was reported at the start still holds."""
+    c, prior = life.newest, life.prior
+    if c is None:
+        return prior.image_id
+    try:
+        image = view.seen.images.get(normalise(life.spec.image))
+    except InvalidError:
+        image = None
+    if image is not None and image.digest and image.id == c.image_id:
+        return image.digest
+    return (prior.image_id if prior.container_id == c.id else "") or c.image_id
 
 
 def _on_its_way(view: View) -> str:

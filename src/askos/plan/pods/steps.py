@@ -14,10 +14,12 @@ from askos.plan.reconcile import Container, Sandbox
 
 
 class Image(msgspec.Struct, frozen=True):
-    """An image on the host."""
+    """An image on the host. `digest`: by what its registry knows it, as in "docker.io/library/busybox@sha256:…"; empty
+    for one that came from no registry."""
 
     id: str
     user: str = ""
+    digest: str = ""
 
 
 class ProbeState(msgspec.Struct, frozen=True):
@@ -71,6 +73,9 @@ class Seen(msgspec.Struct, frozen=True):
     evicted: str = ""
     """Why the host wants the pod away (it uses more disk than it may); empty: it does not."""
     host_ip: str = ""
+    returned: bool = False
+    """The agent has just started and looks for the first time: what ended together with its sandbox ended with the
+    host (it was switched off, or taken down in order) and not by itself."""
 
 
 class SetUpVolumes(msgspec.Struct, frozen=True, tag=True):

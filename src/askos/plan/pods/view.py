@@ -190,6 +190,9 @@ def _life(known: _Known, sandbox: Sandbox | None) -> Life:
     wanted = seen.spec_hashes.get(spec.name, "")
     outdated = bool(newest is not None and newest.spec_hash and wanted and newest.spec_hash != wanted)
     new_ends = [last if last is not None and last.container_id == prior.container_id else None, end]
+    crashes = _crashes(known.kind, prior, new_ends)
+    if end is not None and (outdated or _went_down(newest, end, known)):
+        crashes = 0
     return Life(
         spec=spec,
         kind=known.kind,
@@ -200,7 +203,7 @@ def _life(known: _Known, sandbox: Sandbox | None) -> Life:
         last=last,
         restarts=restarts,
         next_attempt=restarts + 1 if made else 0,
-        crashes=0 if end is not None and outdated else _crashes(known.kind, prior, new_ends),
+        crashes=crashes,
         hook=hook,
         hook_error=hook_error,
         again=end is not None and _again(end, prior, outdated=outdated),
@@ -312,6 +315,14 @@ def _crashes(kind: Kind, prior: PodContainerReport, ends: list[Ended | None]) ->
         lasted_us = (end.finished_us or 0) - (end.started_us or end.finished_us or 0)
         crashes = 1 if lasted_us >= backoff.CRASH_RESET_US else crashes + 1
     return crashes
+
+
+def _went_down(newest: Container | None, end: Ended, known: _Known) -> bool:
+    """Whether it ended with its host, which is nobody's fault: it runs again at once, as if for the first time."""
+    if not known.seen.returned or _recorded(end.container_id, known.prior) is not None:
+        return False
+    standing = {s.id for s in known.seen.sandboxes if s.ready}
+    return newest is None or newest.sandbox_id not in standing
 
 
 def _hook(newest: Container | None, known: _Known) -> tuple[Hook, str]:
