@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from askos.model.errors import NotFoundError
+from askos.ports.network import Names
 
 from . import bridge_fixtures as fx
 from .bridge_fixtures import Box, Cloud, cloud_at, network
@@ -126,3 +127,21 @@ async def test_giving_up_leaves_no_socket(cloud: Cloud) -> None:
         task.cancel()
     assert all(isinstance(e, asyncio.CancelledError) for e in await asyncio.gather(*tries, return_exceptions=True))
     assert (await box.call("DEL"))[0] == 0
+
+
+async def test_names_are_looked_up_by_the_network_itself(cloud: Cloud) -> None:
+    """By what the sandbox could ask, too: never by the host's resolver and its /etc/hosts."""
+    net, other = network("10.93.0.0/24"), network("10.94.0.0/24")
+    box, stranger = cloud.box((net, "10.93.0.2")), cloud.box((other, "10.94.0.2"))
+    await box.add()
+    await stranger.add()
+    await cloud.net.set_names([Names(net, {"web": ["10.93.0.2"]}), Names(other, {"hidden": ["10.94.0.2"]})])
+    async with listening(box, "10.93.0.2", "web") as port:
+        for name in ("web", "WEB.askos.internal"):
+            assert await said(await cloud.net.connect(box.container_id, name, port, 5)) == "web sees 10.93.0.2"
+        own = socket.gethostname()
+        assert socket.gethostbyname(own), "the host knows itself"
+        for name in ("hidden", "hidden.askos.internal", own.partition(".")[0], "localhost", "a" * 64, "a..b", ""):
+            with pytest.raises(OSError, match="no such host|cannot be looked up") as caught:
+                await cloud.net.connect(box.container_id, name, port, 5)
+            assert not isinstance(caught.value, ConnectionError | TimeoutError), name

@@ -8,7 +8,16 @@ import msgspec
 import pytest
 
 from askos.loops import assembly
-from askos.loops.assembly import ConfigError, HostEnv, MissingContent, hosts_text, sandbox_config, spec_hash, sub_paths
+from askos.loops.assembly import (
+    ConfigError,
+    HostEnv,
+    MissingContent,
+    dns_omissions,
+    hosts_text,
+    sandbox_config,
+    spec_hash,
+    sub_paths,
+)
 from askos.model.capsules import Assignment, CapsuleSpec, Network, Port, VolumeGrant, Wish
 from askos.model.errors import InvalidError
 from askos.model.pods import Container, Content, Pod
@@ -147,6 +156,17 @@ def test_search_domains_have_limits() -> None:
     assert many.dns_search == [f"d{i}" for i in range(32)]
     long = sandbox_config(assignment({"dnsConfig": {"searches": [f"{i}" + "x" * 199 for i in range(20)]}}), 0, HOST)
     assert len(long.dns_search) == 10
+    for searches in (many.dns_search, long.dns_search):
+        assert dns_omissions(assignment({"dnsConfig": {"searches": searches}}), HOST) == []
+        (omission,) = dns_omissions(assignment({"dnsConfig": {"searches": [*searches, "x" * 99]}}), HOST)
+        assert omission == f"Not all search domains fit; these do: {' '.join(searches)}"
+
+
+def test_name_servers_that_are_left_out_are_told() -> None:
+    servers = ["9.9.9.9", "8.8.8.8"]
+    assert dns_omissions(assignment({"dnsConfig": {"nameservers": servers}}), HOST) == []
+    (omission,) = dns_omissions(assignment({"dnsConfig": {"nameservers": [*servers, "1.1.1.1"]}}), HOST)
+    assert omission == "Only 3 name servers can be asked; these are: 10.0.0.1 9.9.9.9 8.8.8.8"
 
 
 def test_a_host_with_a_resolver_of_its_own_gives_the_name_service() -> None:

@@ -92,6 +92,18 @@ def test_limits_go_before_cpu_and_memory() -> None:
     assert (changed.cpu_quota, changed.memory_limit_in_bytes) == (-1, -1)
 
 
+def test_all_of_a_pods_container_ends_when_it_needs_too_much_memory() -> None:
+    def asked(**more: object) -> dict[str, str]:
+        config = spec.container_config(
+            _container(**more), "abc", "sha256:1", command=[], args=[], image_user="", ends_groups=True
+        )
+        return dict(config.linux.resources.unified)
+
+    assert asked(limits=Limits(0, 0, 0, 5 << 20)) == {"memory.oom.group": "1"}
+    assert asked() == {}
+    assert dict(_asked(limits=Limits(0, 0, 0, 5 << 20)).linux.resources.unified) == {}
+
+
 def test_a_mount_of_the_hosts_file_goes_before_ours() -> None:
     assert [m.host_path for m in _asked(hosts_file="/ours").mounts] == ["/ours"]
     mounts = [Mount("/theirs", "/etc/hosts", read_only=True)]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
+from askos.model.capsules import Report
+from askos.model.pods import PodReport
 from askos.plan import backoff
 from askos.plan.pods import steps
 from askos.plan.pods.decide import decide
@@ -81,6 +84,36 @@ def test_the_image_is_the_users_and_its_id_the_hosts() -> None:
     report = world.report()
     assert (report.image, report.image_id) == ("busybox:1", "id-of-docker.io/library/busybox:1")
     assert report.container_id == world.live("web")[0].id and report.started_us == world.live("web")[0].started_us
+
+
+def test_an_image_of_a_registry_is_told_by_its_digest() -> None:
+    world = PodWorld(assignment(app(image="busybox:1")))
+    world.settle()
+    ref = "docker.io/library/busybox:1"
+    digest = f"docker.io/library/busybox@sha256:{'1' * 64}"
+
+    def told(images: dict[str, steps.Image], report: PodReport) -> str:
+        a = msgspec.structs.replace(world.a, report=Report(pod=report))
+        return decide(a, msgspec.structs.replace(world.seen(), images=images), world.now).pod.containers[0].image_id
+
+    fresh = msgspec.structs.replace(world.report(), image_id="", container_id="")
+    assert told({ref: steps.Image(f"id-of-{ref}", digest=digest)}, PodReport(containers=[fresh])) == digest
+    # The name may lead to another image, or to none, by now.
+    reported = PodReport(containers=[msgspec.structs.replace(world.report(), image_id=digest)])
+    assert told({ref: steps.Image("another", digest="other@sha256:2")}, reported) == digest
+    assert told({}, reported) == digest
+    assert told({}, PodReport(containers=[fresh])) == f"id-of-{ref}"
+
+
+def test_an_init_container_is_ready_when_it_has_done_its_part() -> None:
+    world = PodWorld(assignment(app(), init=[app("first")]))
+    world.settle()
+    (first,) = world.pod.init_containers
+    assert (first.state, first.ready) == ("running", False)
+    world.exit("first")
+    world.settle()
+    (first,) = world.pod.init_containers
+    assert (first.state, first.ready) == ("terminated", True)
 
 
 def test_the_host_address_is_told_and_kept() -> None:

@@ -22,8 +22,11 @@ from askos.model.errors import ConflictError, NotFoundError, RuntimeFailedError
 from askos.model.pods import (
     Container,
     ContainerPort,
+    EnvSource,
+    EnvVar,
     Event,
     ExecAction,
+    FieldRef,
     GrpcAction,
     Hook,
     HttpGet,
@@ -455,6 +458,13 @@ async def test_startup_gates_the_others_and_opens_at_once(world: World) -> None:
     assert sorted(world.ran) == ["liveness", "readiness", "startup"]
     assert world.changes.is_set()
     assert world.events == []
+
+
+async def test_a_command_knows_plain_variables(world: World) -> None:
+    probe = Probe(exec=ExecAction(["$(PROGRAM)"]))
+    env = [EnvVar("PROGRAM", "fine"), EnvVar("OTHER", value_from=EnvSource(field_ref=FieldRef("metadata.name")))]
+    world.want(world.target(container=Container("web", "busybox", env=env, readiness_probe=probe)))
+    await world.until(lambda: world.ran == ["fine"])
 
 
 async def test_a_container_without_probes_is_well(world: World) -> None:

@@ -108,8 +108,7 @@ class Containers:
         for key in FILTERS & set(given):
             if key == "host":
                 policy.enforce(caller, "container:get_one:host")
-                names = await self._host_names.of([])
-                filters[key] = next((u for u, name in names.items() if u and name == given[key]), given[key])
+                filters[key] = await self._host_names.uuid(given[key]) or given[key]
             elif key == "auto_remove":
                 filters[key] = schemas.boolean(_boolean_word(key, given[key]), False)
             else:

@@ -19,15 +19,22 @@ class HostNames:
         self._names: dict[str | None, str] = {}
         self._read_at = float("-inf")
 
+    async def _read(self) -> None:
+        self._names = {uuid: name for uuid, name in (await self._store.host_names()).items()}  # noqa: C416 - a wider type
+        self._read_at = asyncio.get_running_loop().time()
+
     async def of(self, host_uuids: Collection[str | None]) -> dict[str | None, str]:
-        """The names of these hosts, and perhaps of others."""
-        now = asyncio.get_running_loop().time()
-        known = self._names.keys() | {None}
-        if now - self._read_at >= FRESH_S or any(uuid not in known for uuid in host_uuids):
-            self._names = dict(await self._store.host_names())
-            self._read_at = now
+        """The names of these hosts, and perhaps of others. None, no host, has none."""
+        stale = asyncio.get_running_loop().time() - self._read_at >= FRESH_S
+        if stale or any(uuid is not None and uuid not in self._names for uuid in host_uuids):
+            await self._read()
         return self._names
 
     async def one(self, host_uuid: str | None) -> str | None:
         """One host's name; None when there is no such host."""
         return (await self.of([host_uuid])).get(host_uuid) if host_uuid is not None else None
+
+    async def uuid(self, name: str) -> str | None:
+        """The host that has this name now."""
+        await self._read()
+        return next((uuid for uuid, known in self._names.items() if known == name), None)

@@ -18,6 +18,7 @@ from askos.api.hostnames import HostNames
 from askos.api.notices import Watch
 from askos.api.podmoves import Moves
 from askos.api.podwatch import POLL_S, Scope, Stream
+from askos.api.rendered import Piece, Rendered
 from askos.model.capsules import Capsule, CapsuleSpec, VolumeGrant, Wish
 from askos.model.errors import ConflictError
 from askos.model.identity import Caller

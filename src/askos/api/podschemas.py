@@ -113,6 +113,7 @@ _CONDITION = _object(
         "status": {"enum": ["True", "False"]},
         "reason": _STRING,
         "message": _STRING,
+        "observedGeneration": _INTEGER,
         "lastProbeTime": {"type": "null"},
         "lastTransitionTime": _TIME_OR_NULL,
     },

@@ -31,9 +31,7 @@ class Piece:
 
     __slots__ = ("_details", "_filled", "_from_us", "_parts", "_until_us", "_with", "host_uuid", "number", "revision")
 
-    def __init__(
-        self, capsule: Capsule, parts: list[bytes], details: list[tuple[str, ContainerReport | None]]
-    ) -> None:
+    def __init__(self, capsule: Capsule, parts: list[bytes], details: list[tuple[str, ContainerReport | None]]) -> None:
         self.number = capsule.id
         self.revision = capsule.revision
         self.host_uuid = capsule.placement.host_uuid

@@ -227,9 +227,14 @@ def _other_noun(name: str, error: ApiError) -> str:
 
 
 def _look(path: str, name: str, api: Literal["zun", "native"]) -> None:
+    """ApiError unless there is one of that name, or several."""
     from askos.client.session import part
 
-    session().json("GET", f"{path}/{part(name)}", api=api, timeout_s=3)
+    try:
+        session().json("GET", f"{path}/{part(name)}", api=api, timeout_s=3)
+    except ApiError as error:
+        if error.status != 409:
+            raise
 
 
 def note_of_others(noun: Literal["container", "capsule"]) -> None:

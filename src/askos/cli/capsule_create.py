@@ -159,7 +159,7 @@ def _refused(verb: str, name: str, error: ApiError) -> None:
     """Every refused field on a line of its own."""
     hints = {**NOT_FOUND, 409: f"See `askos capsule describe {name}`"} if error.kind == "already-exists" else NOT_FOUND
     details = [line for line in error.details.splitlines() if line.strip()]
-    if not details:
+    if not details or (len(details) == 1 and one_line(details[0]) in error.message):
         base.complain(base.told(f"{verb} capsule {name}", error, hints))
         return
     title = error.message.removesuffix("; see detail")

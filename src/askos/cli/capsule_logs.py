@@ -84,12 +84,12 @@ def _put(data: bytes) -> None:
 class Reader(threading.Thread):
     """Reads the log of one container, and puts whole lines into the common queue; in the end itself."""
 
-    def __init__(self, api: Capsules, ident: str, container: str, query: Query, lines: queue.Queue[bytes | Reader]):
+    def __init__(self, api: Capsules, capsule: str, container: str, query: Query, lines: queue.Queue[bytes | Reader]):
         super().__init__(name=f"log of {container}", daemon=True)
         self.container = container
         self.problem: Exception | None = None
         self._api = api
-        self._ident = ident
+        self._capsule = capsule
         self._query: Query = [*query, ("container", container)]
         self._lines = lines
 
@@ -97,7 +97,7 @@ class Reader(threading.Thread):
         """Until the log ends; what went wrong is in `problem` then."""
         prefix, rest = f"[{self.container}] ".encode(), b""
         try:
-            for chunk in self._api.logs(self._ident, self._query):
+            for chunk in self._api.logs(self._capsule, self._query):
                 *complete, rest = (rest + chunk).split(b"\n")
                 if len(rest) > LONGEST_LINE:
                     complete, rest = [*complete, rest], b""

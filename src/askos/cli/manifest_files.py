@@ -125,14 +125,22 @@ def _flat(name: str, document: Any) -> Iterator[Document]:
 
 @lru_cache
 def _loader() -> Any:
-    """A safe YAML loader that leaves times and the like the text that they are, as manifests mean them."""
+    """A safe YAML loader that leaves times, such as 2026-11-21 and 12:30, the text that they are: manifests know
+    none."""
+    import re
+
     import yaml
 
     base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     loader: Any = type("ManifestLoader", (base,), {})
     dropped = ("tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:value")
+    numbers = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
     loader.yaml_implicit_resolvers = {
-        first: [(tag, pattern) for tag, pattern in found if tag not in dropped]
+        first: [
+            (tag, re.compile(f"(?!.*:)(?:{pattern.pattern})", re.VERBOSE) if tag in numbers else pattern)
+            for tag, pattern in found
+            if tag not in dropped
+        ]
         for first, found in base.yaml_implicit_resolvers.items()
     }
     return loader

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -60,7 +61,8 @@ async def serve(
             try:
                 server = await asyncio.start_server(taker(pair.remote), address, pair.local)
             except OSError as error:
-                why = (error.strerror or str(error)).lower()
+                # asyncio puts a sentence of its own around the system's word.
+                why = (os.strerror(error.errno) if (error.errno or 0) > 0 else str(error)).lower()
                 raise ClientError(f"cannot listen on {address}:{pair.local}: {why}. Choose another port") from None
             servers.append(server)
             found.append(Pair(server.sockets[0].getsockname()[1], pair.remote))

@@ -17,6 +17,7 @@ from typing import Any
 
 from askos.loops import assembly
 from askos.loops.containers import ContainerWorker
+from askos.loops.image_rights import ImageRights
 from askos.loops.pod_work import PodTools
 from askos.loops.pods import PodWorker
 from askos.loops.probes import Prober, runner
@@ -58,12 +59,14 @@ class Agent:
         sweep: Callable[[], Any] | None = None,
         volumes: HostVolumes | None = None,
         env: assembly.HostEnv | None = None,
+        image_rights: ImageRights | None = None,
     ) -> None:
         self.runtime = runtime
         self.network = network
         self.log_root = log_root
         self.send = send
         self.clock = clock
+        self.image_rights = image_rights or ImageRights(None)
         self.workers: dict[str, Worker] = {}
         self.synced = asyncio.Event()
         self.starts = asyncio.Semaphore(parallel_starts)
@@ -155,7 +158,7 @@ class Agent:
         seen = self.look(a.capsule_uuid)
         if wants_image:
             (sandboxes, containers), image = await asyncio.gather(
-                seen, self.runtime.image(normalise(a.spec.containers[0].image))
+                seen, self.image(a, normalise(a.spec.containers[0].image))
             )
         else:
             (sandboxes, containers), image = await seen, None
@@ -167,11 +170,18 @@ class Agent:
             logs=(self.log_root / a.capsule_uuid).exists(),
         )
 
+    async def image(self, a: Assignment, ref: str) -> rt.Image | None:
+        """An image on this host that the capsule's project may use without fetching it, by its normalised name."""
+        found = await self.runtime.image(ref)
+        usable = found is not None and self.image_rights.may_use(ref, found.id, a.project_id)
+        return found if usable else None
+
     async def act(self, a: Assignment, action: reconcile.Action) -> str | None:
         """Perform one action. Returns the id of what was made, if anything was."""
         match action:
             case reconcile.PullImage(ref):
-                await self.runtime.pull(ref)
+                image = await self.runtime.pull(ref)
+                await self.image_rights.fetched(ref, image.id, a.project_id, login=False, was_there=False)
             case reconcile.RunSandbox(attempt):
                 return await self.start_sandbox(a, sandbox_config(a, attempt))
             case reconcile.CreateContainer():

@@ -28,6 +28,7 @@ __all__ = [
     "MissingContent",
     "container_config",
     "container_limits",
+    "dns_omissions",
     "host_volumes",
     "hostname",
     "hosts_text",
@@ -71,7 +72,7 @@ def sandbox_config(a: Assignment, attempt: int, host: HostEnv) -> rt.SandboxConf
                 f"{_MAX_FULL_NAME}. Shorten hostname, subdomain or namespace."
             )
         name = full
-    servers, searches, options = _dns(a, host)
+    servers, searches, options, _ = _dns(a, host)
     return rt.SandboxConfig(
         capsule_uuid=a.capsule_uuid,
         name=a.name,
@@ -122,8 +123,13 @@ def hosts_text(a: Assignment, host: HostEnv) -> str:
     return "\n".join([*lines, ""])
 
 
-def _dns(a: Assignment, host: HostEnv) -> tuple[list[str], list[str], list[str]]:
-    """Servers, search domains and options of resolv.conf."""
+def dns_omissions(a: Assignment, host: HostEnv) -> list[str]:
+    """What does not fit into resolv.conf and is left out: worth events."""
+    return _dns(a, host)[3]
+
+
+def _dns(a: Assignment, host: HostEnv) -> tuple[list[str], list[str], list[str], list[str]]:
+    """Servers, search domains and options of resolv.conf; and what was left out, a sentence for each."""
     spec = pod_of(a).spec
     gateways = [network.gateway for network in a.networks]
     servers: list[str] = []
@@ -135,12 +141,19 @@ def _dns(a: Assignment, host: HostEnv) -> tuple[list[str], list[str], list[str]]
     elif spec.dns_policy != "None":
         servers = gateways
     config = spec.dns_config
-    servers = list(dict.fromkeys([*servers, *config.nameservers]))[:_MAX_SERVERS]
-    searches = list(dict.fromkeys([*searches, *config.searches]))[:_MAX_SEARCHES]
+    wanted_servers = list(dict.fromkeys([*servers, *config.nameservers]))
+    wanted_searches = list(dict.fromkeys([*searches, *config.searches]))
+    servers, searches = wanted_servers[:_MAX_SERVERS], wanted_searches[:_MAX_SEARCHES]
     while len(" ".join(searches)) > _MAX_SEARCH_CHARS:
         searches.pop()
+    omissions = []
+    if servers != wanted_servers:
+        omissions.append(f"Only {_MAX_SERVERS} name servers can be asked; these are: {' '.join(servers)}")
+    if searches != wanted_searches:
+        omissions.append(f"Not all search domains fit; these do: {' '.join(searches)}")
     options = {option.name: option.value for option in config.options}
-    return servers, searches, [name if value is None else f"{name}:{value}" for name, value in options.items()]
+    lines = [name if value is None else f"{name}:{value}" for name, value in options.items()]
+    return servers, searches, lines, omissions
 
 
 def _is_loopback(address: str) -> bool:

@@ -69,7 +69,7 @@ async def tcp(dial: Dial, place: Place, action: TcpSocket, timeout_s: float) -> 
     try:
         port = port_number(place.container, action.port)
         async with asyncio.timeout(timeout_s):
-            address = target(action.host or place.pod_ip)
+            address = destination(action.host or place.pod_ip)
             (await dial(place.sandbox_id, address, port, timeout_s)).close()
     except OSError as error:
         return Outcome(False, f"dial tcp {action.host or place.pod_ip}:{action.port}: {why(error, timeout_s)}")
@@ -152,7 +152,7 @@ async def _get(asking: _Asking, url: SplitResult) -> tuple[int, str, bytes]:
     target = (url.path or "/") + (f"?{url.query}" if url.query else "")
     connection = h11.Connection(h11.CLIENT)
     port = url.port or (443 if secure else 80)
-    sock = await asking.dial(asking.place.sandbox_id, target(host), port, asking.timeout_s)
+    sock = await asking.dial(asking.place.sandbox_id, destination(host), port, asking.timeout_s)
     reader, writer = await _streams(sock, given.get("host", "").partition(":")[0] or host if secure else None)
     try:
         request = h11.Request(method="GET", target=target.encode(), headers=headers)
@@ -259,7 +259,7 @@ def port_number(container: Container, port: int | str) -> int:
     raise ValueError(f'couldn\'t find port: container {container.name} has no port named "{port}"')
 
 
-def target(host: str) -> str:
+def destination(host: str) -> str:
     """The address or name to connect to. Names are looked up by the pod's own name service, never by this host's
     resolver: it knows names that are no business of a pod."""
     with contextlib.suppress(ValueError):

@@ -92,6 +92,8 @@ class Work:
                 for sandbox_id in failed:
                     await runtime.stop_sandbox(sandbox_id)
                 config = assembly.sandbox_config(a, attempt, self._tools.env)
+                for omission in assembly.dns_omissions(a, self._tools.env):
+                    self.say("Warning", "DNSConfigForming", omission)
                 await self._agent.start_sandbox(a, config)
             case steps.PullImage():
                 await self._pull(a, action)
@@ -162,20 +164,26 @@ class Work:
         tries = [rt.Credential(c.username, c.password, c.identity_token, c.registry_token) for c in found]
         self.say("Normal", "Pulling", f'Pulling image "{action.ref}"', action.container)
         begun = time.monotonic()
-        image = await self._pull_with(action.ref, [*tries] or [None])
+        image = await self._pull_with(a, action.ref, [*tries] or [None])
         took_s = time.monotonic() - begun
         size = f"Image size: {image.size_bytes} bytes."
         message = f'Successfully pulled image "{action.ref}" in {took_s:.3g}s. {size}'
         self.say("Normal", "Pulled", message, action.container)
         self.pulled[action.container] = action.attempt
 
-    async def _pull_with(self, ref: str, tries: Sequence[rt.Credential | None]) -> rt.Image:
+    async def _pull_with(self, a: Assignment, ref: str, tries: Sequence[rt.Credential | None]) -> rt.Image:
+        runtime, rights = self._agent.runtime, self._agent.image_rights
+        before = await runtime.image(ref)
         failure: AskosError | None = None
         for credential in tries:
             try:
-                return await self._agent.runtime.pull(ref, credential=credential)
+                image = await runtime.pull(ref, credential=credential)
             except (NotFoundError, RuntimeFailedError) as error:
                 failure = error
+                continue
+            there = before is not None and before.id == image.id
+            await rights.fetched(ref, image.id, a.project_id, login=credential is not None, was_there=there)
+            return image
         assert failure is not None, "there is always one try"
         raise failure
 

@@ -195,7 +195,7 @@ class PodWorker(Worker):
         by_name = {c.name: c for c in self.containers()}
         images: dict[str, steps.Image] = {}
         if a.wish.state == "running":
-            images = await self._images([c.image for c in by_name.values()])
+            images = await self._images(a, [c.image for c in by_name.values()])
             await self._measure(a)
         for c in containers:
             if c.state == "exited" and c.id not in self.work.messages and c.name in by_name:
@@ -221,14 +221,14 @@ class PodWorker(Worker):
             returned=self._returned,
         )
 
-    async def _images(self, wanted: list[str]) -> dict[str, steps.Image]:
+    async def _images(self, a: Assignment, wanted: list[str]) -> dict[str, steps.Image]:
         refs = set()
         for ref in wanted:
             try:
                 refs.add(normalise(ref))
             except InvalidError:
                 continue  # decide says so
-        found = await asyncio.gather(*(self.agent.runtime.image(ref) for ref in refs))
+        found = await asyncio.gather(*(self.agent.image(a, ref) for ref in refs))
         return {
             ref: steps.Image(i.id, i.user, _digest(ref, i.digests))
             for ref, i in zip(refs, found, strict=True)

@@ -23,13 +23,15 @@ import msgspec
 
 from askos.model.pods import Content, Event, Pod, PodReport
 
-WishState = Literal["created", "running", "stopped", "deleted"]
+WishState = Literal["created", "running", "stopped", "paused", "deleted"]
 """Where the user wants the capsule to be. "deleted" is final: no other wish follows it."""
 
-Task = Literal["creating", "starting", "stopping", "rebooting", "killing", "deleting"]
+Task = Literal[
+    "creating", "starting", "stopping", "rebooting", "killing", "pausing", "unpausing", "rebuilding", "deleting"
+]
 """Which request led to the present wish; shown as Zun's task_state until the agent has fulfilled it."""
 
-CapsuleState = Literal["none", "created", "running", "restarting", "exited", "error"]
+CapsuleState = Literal["none", "created", "running", "paused", "restarting", "exited", "error"]
 """What the agent sees. "none": nothing is on the host (yet). "created": ready to start. "restarting": ended, and
 its restart policy will start it again after a while. "error": see reason."""
 
@@ -46,6 +48,33 @@ class RestartPolicy(msgspec.Struct, frozen=True):
 
     name: Literal["no", "always", "on-failure", "unless-stopped"] = "no"
     max_retries: int = 0
+
+
+class Healthcheck(msgspec.Struct, frozen=True):
+    """A shell command that is run inside again and again; `retries` failures in a row make the container unhealthy."""
+
+    test: str
+    interval_s: int = 30
+    retries: int = 3
+    timeout_s: int = 30
+
+
+class ContainerMount(msgspec.Struct, frozen=True):
+    """Something seen at `destination` inside a Zun container: a volume (`volume`: the name of a `VolumeGrant`), or a
+    single file (`content`: a key of the sealed content's secret "mounts")."""
+
+    destination: str
+    volume: str = ""
+    content: str = ""
+
+
+class PlacementWish(msgspec.Struct, frozen=True):
+    """Where the user wants a capsule to be placed; empty things do not matter."""
+
+    host: str = ""
+    """A host's name."""
+    zone: str = ""
+    hints: dict[str, str] = {}
 
 
 class ContainerSpec(msgspec.Struct, frozen=True):
@@ -68,6 +97,18 @@ class ContainerSpec(msgspec.Struct, frozen=True):
     memory_mib: int = 512
     """Hard limit."""
     image_pull_policy: PullPolicy = "ifnotpresent"
+    privileged: bool = False
+    cpu_policy: Literal["shared", "dedicated"] = "shared"
+    """dedicated: whole cores of its own, as many as `cpu` says."""
+    disk_gib: int = 0
+    """Limit of the writable layer; 0: none."""
+    mounts: list[ContainerMount] = []
+    healthcheck: Healthcheck | None = None
+    exposed_ports: list[str] = []
+    """Such as "80/tcp"."""
+    registry_uuid: str | None = None
+    """Whose log-in is used for the pull."""
+    image_driver: Literal["docker", "glance"] = "docker"
 
 
 class CapsuleSpec(msgspec.Struct, frozen=True):
@@ -79,6 +120,13 @@ class CapsuleSpec(msgspec.Struct, frozen=True):
     auto_remove: bool = False
     labels: dict[str, str] = {}
     pod: Pod | None = None
+    runtime: str = ""
+    """The OCI runtime's name; empty: the host's default."""
+    auto_heal: bool = False
+    """Make it again when its container vanishes from the host, or its health check fails."""
+    placement: PlacementWish = PlacementWish()
+    security_groups: list[str] = []
+    """Uuids; of all its ports."""
 
 
 class Wish(msgspec.Struct, frozen=True):
@@ -93,6 +141,9 @@ class Wish(msgspec.Struct, frozen=True):
     stop_timeout_s: int = 10
     """Grace between SIGTERM and SIGKILL when this wish stops something. A pod's deletion counts it from `at_us`."""
     at_us: int = 0
+    rebuilt_run: int = 0
+    """The last run that a rebuild asked for: containers of this and later runs begin with fresh files and the spec's
+    present image; those before are removed."""
 
 
 class ContainerReport(msgspec.Struct, frozen=True):
@@ -113,6 +164,14 @@ class ContainerReport(msgspec.Struct, frozen=True):
     entrypoint: list[str] | None = None
     """Effective, with the image's defaults filled in."""
     command: list[str] | None = None
+    container_id: str = ""
+    health: Literal["", "starting", "healthy", "unhealthy"] = ""
+    health_output: str = ""
+    """What the last check said, cut."""
+    exposed_ports: list[str] = []
+    """Those of the image and of the spec."""
+    cpus: str = ""
+    """The cores of a container with dedicated ones, such as "0,3"."""
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -137,7 +196,7 @@ class Report(msgspec.Struct, frozen=True):
 
 
 class Network(msgspec.Struct, frozen=True):
-    """A tenant network: one IPv4 subnet, one gateway (its first address), one name service on the gateway."""
+    """A tenant network: one IPv4 subnet, one gateway (by default its first address), a name service on the gateway."""
 
     uuid: str
     project_id: str
@@ -145,16 +204,21 @@ class Network(msgspec.Struct, frozen=True):
     cidr: str
     gateway: str
     subnet_uuid: str
+    gateway_disabled: bool = False
+    """The user wants no gateway: nothing leads out of it; the name service still answers on `gateway`."""
 
 
 class Port(msgspec.Struct, frozen=True):
-    """One address on a network, claimed for one capsule from accept until the delete is done."""
+    """One address on a network. A capsule's own is claimed from accept until the delete is done; one that a user made
+    (`preserve`) outlives the capsules that use it."""
 
     uuid: str
     network_uuid: str
     capsule_uuid: str
+    """Empty while no capsule has it."""
     address: str
     mac: str
+    preserve: bool = False
 
 
 class Placement(msgspec.Struct, frozen=True):

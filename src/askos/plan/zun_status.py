@@ -16,6 +16,9 @@ TASK_STATES: dict[Task, str] = {
     "stopping": "container_stopping",
     "rebooting": "container_rebooting",
     "killing": "container_killing",
+    "pausing": "container_pausing",
+    "unpausing": "container_unpausing",
+    "rebuilding": "container_rebuilding",
     "deleting": "container_deleting",
 }
 
@@ -23,6 +26,7 @@ STATUSES: dict[CapsuleState, str] = {
     "none": "Creating",
     "created": "Created",
     "running": "Running",
+    "paused": "Paused",
     "restarting": "Restarting",
     "exited": "Stopped",
     "error": "Error",
@@ -50,8 +54,8 @@ def view(wish: Wish, placement: Placement, report: Report) -> View:
     reason = report.reason if mine else None
     if wish.task == "creating":
         return View("Creating", reason, task_state)
-    if wish.task == "rebooting":
-        return View("Restarting", reason, task_state)
+    if wish.task in ("rebooting", "rebuilding"):
+        return View("Restarting" if wish.task == "rebooting" else "Rebuilding", reason, task_state)
     if report.state == "error":
         # On its way out of Error: "Error" now would make waiting clients give up.
         return View("Created", reason, task_state)

@@ -13,6 +13,7 @@ from typing import Protocol
 import msgspec
 
 from askos.model.capsules import Network, Port
+from askos.model.networks import NetworkState
 
 
 class Attachment(msgspec.Struct, frozen=True):
@@ -49,6 +50,14 @@ class HostNetwork(Protocol):
         """Plug a sandbox that was made before its capsule (see `Runtime.prepare`) into its networks; `netns` is the
         path of its network namespace. Beginning anew when repeated; taken away as for other sandboxes. Raises
         RuntimeFailedError, OSError."""
+
+    async def sync(self, sandbox_id: str, attachment: Attachment) -> None:
+        """Plug and unplug interfaces of a wired sandbox until they are those of `attachment`; what is right already is
+        not touched. NotFoundError when the sandbox is not wired. Interface numbers are those that are free."""
+
+    async def set_state(self, state: NetworkState) -> None:
+        """Make security groups and floating addresses true, in one step for packets. Ports that no state has named
+        yet let nobody in. What was set last goes on after a restart, until a new state comes."""
 
     async def set_names(self, names: list[Names]) -> None:
         """Replace everything that the name services answer (networks not listed are served no more)."""

@@ -10,6 +10,8 @@ Only objects of this cloud are seen: other users of the same containerd stay inv
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 from typing import Literal, Protocol
 
 import msgspec
@@ -77,7 +79,7 @@ class Container(msgspec.Struct, frozen=True):
     name: str
     run: int
     attempt: int
-    state: Literal["created", "running", "exited", "unknown"]
+    state: Literal["created", "running", "paused", "exited", "unknown"]
     created_us: int
     image_id: str = ""
     exit_code: int | None = None
@@ -285,6 +287,31 @@ class Runtime(Protocol):
 
     async def update_limits(self, container_id: str, limits: Limits) -> None:
         """Change what a created or running container may use, in place."""
+
+    async def pause(self, container_id: str) -> None:
+        """Freeze a running container. ConflictError when it does not run."""
+
+    async def unpause(self, container_id: str) -> None:
+        """Let a paused container go on; nothing when it is not paused."""
+
+    async def set_cpus(self, container_id: str, cpus: str) -> None:
+        """The cores that a container may use, such as "0-1"; in place."""
+
+    async def processes(self, container_id: str) -> list[int]:
+        """Host pids of everything that runs in a container."""
+
+    async def root(self, container_id: str) -> AbstractAsyncContextManager[Path]:
+        """The container's files as a host folder for as long as the context lasts: of one that runs through its
+        process, else its layers mounted. What a container does with links must not lead out: use openat2 below it."""
+
+    async def commit(self, container_id: str, name: str) -> Image:
+        """Make an image of a container's files and configuration, under a (normalised) name; paused meanwhile."""
+
+    async def export_image(self, ref: str, path: str) -> None:
+        """Write an image as an OCI archive to a local file. NotFoundError."""
+
+    async def resize(self, container_id: str, width: int, height: int) -> None:
+        """Change the size of the container's own terminal; nothing without a tty. ConflictError when it is stopped."""
 
     async def attach(self, container_id: str, *, stdin: bool, tty: bool) -> AttachSession:
         """Connect to the streams of a running container, whose config must have asked for `stdin` and `tty`.

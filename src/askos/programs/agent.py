@@ -17,6 +17,7 @@ from askos.adapters.link.agent import LinkClient
 from askos.adapters.volumes.host import Volumes
 from askos.loops.agent import Agent
 from askos.loops.calls import Calls
+from askos.loops.image_rights import ImageRights
 from askos.model.errors import RuntimeFailedError
 from askos.model.images import normalise
 from askos.ports.clock import now_us
@@ -85,6 +86,7 @@ class AgentProgram:
             sweep=self._sweep if self._host.containerd is not None else None,
             volumes=self._host.volumes,
             env=facts.environment(settings, self._host.instance),
+            image_rights=ImageRights(settings.data / "image-rights.json"),
         )
         self._calls = Calls(self.agent, settings.paths.run / "uploads", self._host.volumes)
 

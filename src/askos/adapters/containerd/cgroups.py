@@ -53,6 +53,11 @@ def hierarchies() -> list[Hierarchy]:
     return found
 
 
+def ends_groups() -> bool:
+    """Whether memory is limited by control groups that can end all of a container when it needs too much (v2)."""
+    return any(h.unified and "memory" in h.controllers for h in hierarchies())
+
+
 def roots(instance: str) -> list[Path]:
     """The cloud's group in every mounted hierarchy in which it exists."""
     paths = [h.mount / parent_of(instance).lstrip("/") for h in hierarchies()]

@@ -98,6 +98,7 @@ class ContainerdRuntime:
             default_handler=lambda: self.oci_handlers[0],
         )
         self._stopper = Stopper(self.client)
+        self._ends_groups = cgroups.ends_groups()
         self._images: dict[str, Image] = {}
 
     async def start(self) -> None:
@@ -168,6 +169,7 @@ class ContainerdRuntime:
                 command=command,
                 args=args,
                 image_user=known.user if known is not None else "",
+                ends_groups=self._ends_groups,
             ),
             sandbox_config=self._sandbox_config(sandbox, privileged=config.security.privileged),
         )

@@ -64,9 +64,23 @@ def sandbox_config(config: SandboxConfig, instance: str, parent: str, logs: Path
 
 
 def container_config(
-    config: ContainerConfig, instance: str, image: str, *, command: list[str], args: list[str], image_user: str
+    config: ContainerConfig,
+    instance: str,
+    image: str,
+    *,
+    command: list[str],
+    args: list[str],
+    image_user: str,
+    ends_groups: bool = False,
 ) -> Any:
-    """CRI's ContainerConfig; `command` and `args` as CRI means them (empty: the image's)."""
+    """CRI's ContainerConfig; `command` and `args` as CRI means them (empty: the image's).
+
+    `ends_groups`: the host can end all processes of a container when it needs too much memory. As with the kubelet,
+    that is done in pods; otherwise the one process ends that needs the most.
+    """
+    resources = _resources(_limits(config))
+    if ends_groups and config.limits is not None:
+        resources.unified["memory.oom.group"] = "1"
     return cri.ContainerConfig(
         metadata=cri.ContainerMetadata(name=container_name(config), attempt=config.attempt),
         image=cri.ImageSpec(image=image),
@@ -88,7 +102,7 @@ def container_config(
         stdin_once=config.stdin_once,
         tty=config.tty,
         linux=cri.LinuxContainerConfig(
-            resources=_resources(_limits(config)),
+            resources=resources,
             security_context=security.container_context(config.security, config.share_pid, image_user),
         ),
     )

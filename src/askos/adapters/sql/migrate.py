@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from askos.adapters.sql.database import Database
 from askos.model.errors import SetupError
 
-HEAD = "0003"
+HEAD = "0004"
 _FOLDER = Path(__file__).parent / "migrations"
 
 

@@ -97,10 +97,11 @@ capsules = Table(
     Column("revision", BigInteger, nullable=False),  # of the last change
     Column("created_us", BigInteger, nullable=False),
     Column("updated_us", BigInteger, nullable=True),
-    Index("ix_capsules_project", "project_id", "kind", "id"),
+    # The first answers a page of a list, the one of hosts what is claimed, without a look at the long rows.
+    Index("ix_capsules_project", "project_id", "kind", "id", "namespace", "revision", "uuid"),
     Index("ix_capsules_name", "project_id", "name"),
     Index("ix_capsules_token", "project_id", "token", unique=True),
-    Index("ix_capsules_host", "host_uuid"),
+    Index("ix_capsules_host", "host_uuid", "cpu", "memory_mib"),
     Index("ix_capsules_wish", "wish_state", "host_uuid"),
     # Never give an id a second time: paging by id relies on it.
     sqlite_autoincrement=True,
