@@ -88,9 +88,9 @@ class Pod:
         assert answer.status == 200, answer
         return answer.body.decode()
 
-    def says(self, text: str, container: str = "main", timeout_s: float = 30) -> None:
+    def says(self, text: str, container: str = "main", timeout_s: float = 30, query: str = "") -> None:
         def look() -> bool:
-            answer = self.api("GET", f"/logs?container={container}")
+            answer = self.api("GET", f"/logs?container={container}{query}")
             # Until it has started there is no log.
             return answer.status == 200 and text in answer.body.decode()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import hashlib
 import http.client
@@ -38,17 +39,25 @@ def tar(files: Mapping[str, bytes], mode: int = 0o644) -> bytes:
 
 
 class Image:
-    """An image with busybox as its shell, a file that says which image it is, and a command that prints it."""
+    """An image with busybox as its shell, a file that says which image it is, and a command that prints it. `files`
+    are added to it; `settings` go before those of its configuration."""
 
-    def __init__(self, title: str) -> None:
+    def __init__(
+        self, title: str, files: Mapping[str, bytes] | None = None, settings: Mapping[str, Any] | None = None
+    ) -> None:
         busybox = shutil.which("busybox")
         assert busybox is not None
-        self.layer = tar({"bin/sh": Path(busybox).read_bytes(), "title": title.encode()}, 0o755)
+        own = {"bin/sh": Path(busybox).read_bytes(), "title": title.encode()}
+        self.layer = tar({**own, **(files or {})}, 0o755)
         self.packed = gzip.compress(self.layer, 1)
         config = {
             "architecture": ARCHITECTURE,
             "os": "linux",
-            "config": {"Env": ["PATH=/bin"], "Cmd": ["/bin/sh", "-c", 'read -r t </title; echo "$t"']},
+            "config": {
+                "Env": ["PATH=/bin"],
+                "Cmd": ["/bin/sh", "-c", 'read -r t </title; echo "$t"'],
+                **(settings or {}),
+            },
             "rootfs": {"type": "layers", "diff_ids": [digest(self.layer)]},
         }
         self.config = json.dumps(config).encode()
@@ -87,9 +96,10 @@ class Image:
 
 
 class Registry:
-    """Debian's docker-registry on a port of loopback."""
+    """Debian's docker-registry on a port of loopback. `login`: a user's name, password, and the password's bcrypt
+    hash; nobody else gets anything then."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, login: tuple[str, str, str] | None = None) -> None:
         self.port = free_port()
         self.address = f"127.0.0.1:{self.port}"
         config = folder / "registry.yml"
@@ -97,6 +107,13 @@ class Registry:
             f"version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {folder}/blobs}}}}\n"
             f"http: {{addr: {self.address}}}\n"
         )
+        self._headers: dict[str, str] = {}
+        if login is not None:
+            name, password, hashed = login
+            (folder / "users").write_text(f"{name}:{hashed}\n")
+            with config.open("a") as file:
+                file.write(f"auth: {{htpasswd: {{realm: test, path: {folder}/users}}}}\n")
+            self._headers["Authorization"] = "Basic " + base64.b64encode(f"{name}:{password}".encode()).decode()
         self._process = subprocess.Popen(
             ["docker-registry", "serve", str(config)],
             stdin=subprocess.DEVNULL,
@@ -113,8 +130,8 @@ class Registry:
         self._process.kill()
         self._process.wait(10)
 
-    def push(self, repository: str, tag: str, image: Image) -> None:
-        """What `docker push` does, in plain HTTP."""
+    def push(self, repository: str, tag: str, image: Image) -> str:
+        """What `docker push` does, in plain HTTP; the digest of the image."""
         for blob in (image.config, image.packed):
             where = self._call("POST", f"/v2/{repository}/blobs/uploads/", b"", 202)["location"]
             path = where.split(self.address, 1)[-1]
@@ -122,13 +139,14 @@ class Registry:
         layer = "application/vnd.docker.image.rootfs.diff.tar.gzip"
         manifest = image.manifest(_MANIFEST, "application/vnd.docker.container.image.v1+json", layer)
         self._call("PUT", f"/v2/{repository}/manifests/{tag}", manifest, 201, _MANIFEST)
+        return digest(manifest)
 
     def _call(
         self, method: str, path: str, body: bytes, wanted: int, content_type: str = "application/octet-stream"
     ) -> dict[str, str]:
         connection = http.client.HTTPConnection(self.address, timeout=30)
         try:
-            connection.request(method, path, body, {"Content-Type": content_type})
+            connection.request(method, path, body, {"Content-Type": content_type, **self._headers})
             response = connection.getresponse()
             text = response.read()
             assert response.status == wanted, (method, path, response.status, text)

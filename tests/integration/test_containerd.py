@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
+from google.protobuf import any_pb2
 
 from askos.adapters.containerd import cgroups, mounts, processes, teardown
 from askos.adapters.containerd.packing import make_pause_archive
@@ -704,6 +705,33 @@ async def test_sweep_ends_exec_sessions_of_the_dead_and_leaves_the_living(fresh:
     assert b"sleep 502" not in listing
     await mine.close()
     await dead.close()
+
+
+async def test_sweep_frees_a_start_of_the_dead_that_nobody_reads_from(fresh: Bench) -> None:
+    """Killed between starting a process and reading from it: the shim waits for a reader, and others for the shim."""
+    _, _, container = await fresh.up("sleep", "1000")
+    folder = fresh.runtime.exec_root / f"{container}.stuck"
+    folder.mkdir(parents=True)
+    for name in ("stdout", "stderr"):
+        os.mkfifo(folder / name, 0o600)
+    client, fields = fresh.runtime.client, {"container_id": container, "exec_id": "stuck"}
+    known = await client.call("containers.v1.Containers/Get", api.GetContainerRequest(id=container), 10)
+    process = {**json.loads(known.container.spec.value)["process"], "args": ["sleep", "503"]}
+    kind = "types.containerd.io/opencontainers/runtime-spec/1/Process"
+    pipes = {name: str(folder / name) for name in ("stdout", "stderr")}
+    spec = any_pb2.Any(type_url=kind, value=json.dumps(process).encode())
+    await client.call("tasks.v1.Tasks/Exec", api.ExecProcessRequest(**fields, **pipes, spec=spec), 10)
+    starting = asyncio.create_task(client.call("tasks.v1.Tasks/Start", api.StartRequest(**fields), 45))
+    while b"sleep 503" not in (await _run(fresh, container, "ps"))[1]:
+        assert not starting.done()
+        await asyncio.sleep(0.05)
+    # What was under way is neither waited for nor in the way of what is made meanwhile.
+    async with asyncio.timeout(20):
+        removed = await sweep(fresh.runtime, fresh.containerd.root, fresh.containerd.state, fresh.containerd.socket)
+    assert removed == [f"exec session stuck of container {container}"]
+    assert b"sleep 503" not in (await _run(fresh, container, "ps"))[1]
+    assert not folder.exists()
+    await asyncio.gather(starting, return_exceptions=True)
 
 
 async def test_sweep_removes_planted_leftovers(fresh: Bench) -> None:

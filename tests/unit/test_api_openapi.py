@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
+from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from askos.api.app import ROUTES
+from askos.api.routedocs import DOCS, Docs
 
 from .cloud import Cloud
 
@@ -57,6 +59,7 @@ OPENAPI: dict[str, Any] = {
                     "properties": {
                         "operationId": {"type": "string", "pattern": r"^\w+$"},
                         "summary": {"type": "string", "minLength": 1},
+                        "description": {"type": "string", "minLength": 1},
                         "security": {"enum": [[], [{"token": []}]]},
                         "requestBody": {
                             "type": "object",
@@ -67,7 +70,7 @@ OPENAPI: dict[str, Any] = {
                         "responses": {
                             "type": "object",
                             "minProperties": 2,
-                            "propertyNames": {"pattern": "^([1-5][0-9]{2}|4XX)$"},
+                            "propertyNames": {"pattern": "^([1-5][0-9]{2}|[45]XX)$"},
                             "additionalProperties": {
                                 "type": "object",
                                 "required": ["description"],
@@ -82,6 +85,7 @@ OPENAPI: dict[str, Any] = {
                                 "required": ["name", "in", "schema"],
                                 "properties": {
                                     "name": {"type": "string"},
+                                    "description": {"type": "string", "minLength": 1},
                                     "in": {"enum": ["path", "query", "header"]},
                                     "required": {"type": "boolean"},
                                     "schema": {"type": "object"},
@@ -153,7 +157,14 @@ async def test_it_is_well_formed(cloud: Cloud) -> None:
         Draft202012Validator.check_schema(schema)
     names = {f"#/components/schemas/{name}" for name in found["components"]["schemas"]}
     assert references_in(found) <= names
-    assert names <= references_in(found), "a schema that nothing uses"
+    # What goes over WebSockets is told in the descriptions.
+    spoken = {f"#/components/schemas/{n}" for n in re.findall(r"\(schema (\w+)\)", str(found["paths"]))}
+    assert spoken <= names
+    assert names <= references_in(found) | spoken, "a schema that nothing uses"
+
+
+async def test_it_is_valid_openapi(cloud: Cloud) -> None:
+    OpenAPIV31SpecValidator(await document(cloud)).validate()
 
 
 async def test_operation_ids_are_unique_and_path_parameters_declared(cloud: Cloud) -> None:
@@ -181,7 +192,9 @@ async def test_every_route_is_in_it_and_nothing_else(cloud: Cloud) -> None:
         versioned = any(p["name"] == "OpenStack-API-Version" for p in operation["parameters"])
         assert versioned == route.path.startswith("/v1")
         query = {p["name"] for p in operation["parameters"] if p["in"] == "query"}
-        assert query == set((route.query or {}).get("properties", {}))
+        docs = DOCS.get((route.method, route.path), Docs(""))
+        assert query == {*(route.query or {}).get("properties", {}), *docs.query}
+    assert set(DOCS) <= told, "text about what is not there"
 
 
 async def test_what_it_calls_public_needs_no_token_and_nothing_else_goes_without(cloud: Cloud) -> None:

@@ -23,8 +23,8 @@ from askos.model.pods import Content, Pod, PodContainerReport, PodReport
 from askos.plan.pods import steps
 from askos.ports.clock import now_us
 
-from .fake_volumes import FakeVolumes
 from .fake_runtime import fake_image
+from .fake_volumes import FakeVolumes
 from .fakes import FakeNetwork, FakeRuntime
 
 NET = Network(str(uuid.uuid4()), "p", "default", "10.64.0.0/22", "10.64.0.1", str(uuid.uuid4()))

@@ -216,6 +216,9 @@ async def _read_parameters(request: Request) -> None:
     query: dict[str, Any] = dict(parse_qsl(raw.rel_url.raw_query_string, keep_blank_values=True))
     if route.native:
         if route.query is not None:
+            for name, schema in route.query["properties"].items():
+                if name in query and schema.get("type") == "array":
+                    query[name] = raw.query.getall(name)
             schemas.check_query(route.query, query)
         request.query = query
         return

@@ -19,6 +19,8 @@ class Refusal(NamedTuple):
 
     why: str
     passes: tuple[Any, ...] = ()
+    empty_passes: bool = True
+    """Not where an empty value asks for something."""
 
 
 class Mute(NamedTuple):
@@ -46,7 +48,7 @@ REFUSED: dict[Struct, dict[str, Refusal]] = {
         "hostIPC": Refusal(_ISOLATED),
         "hostNetwork": Refusal("a capsule has a network and an address of its own, never its host's"),
         "hostPID": Refusal(_ISOLATED),
-        "hostUsers": Refusal("user namespaces are not supported; leave it out", (True,)),
+        "hostUsers": Refusal("user namespaces are not supported; leave it out", (True,), empty_passes=False),
         "hostnameOverride": Refusal("use hostname and subdomain"),
         "nodeSelector": Refusal(_ONE_HOST, ({"kubernetes.io/os": "linux"},)),
         "os": Refusal(_LINUX, ({"name": "linux"},)),

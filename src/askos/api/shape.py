@@ -165,7 +165,8 @@ def shape(struct: type, value: object, path: str, problems: Problems) -> dict[st
             if found is not msgspec.UNSET:
                 kept[name] = found
         elif name in refused:
-            if not is_empty(inner) and inner not in refused[name].passes:
+            harmless = refused[name].empty_passes and is_empty(inner)
+            if not harmless and inner not in refused[name].passes:
                 problems.add(join(path, name), f"not supported: {refused[name].why}")
         elif name not in muted:
             problems.unknown(path, str(name), [*known, *refused, *muted])

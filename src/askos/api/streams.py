@@ -100,7 +100,7 @@ class Streams:
 
     async def portforward(self, request: Request) -> web.StreamResponse:
         """Connections into a pod: for the i-th port of the query, channel 2i carries data, 2i + 1 what went wrong."""
-        ports = _ports(request.raw.query.getall("port", []))
+        ports = _ports([*request.raw.query.getall("port", []), *request.raw.query.getall("ports", [])])
         check_upgrade(request.raw)
         capsule = await self._find(request)
         host = _host(capsule)

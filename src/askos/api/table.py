@@ -99,8 +99,9 @@ def volume_routes(volumes: Volumes) -> list[Route]:
               query=schemas.ALL_PROJECTS_QUERY),
         Route("POST", path, volumes.create, "Create a volume", 201, "Volume", native=True,
               body=volumes.create_schema),
-        Route("GET", one, volumes.show, "Show a volume", answer="Volume", native=True),
-        Route("DELETE", one, volumes.delete, "Delete a volume", 202, "Volume", native=True),
+        Route("GET", one, volumes.show, "Show a volume", answer="Volume", native=True, query=podschemas.NO_QUERY),
+        Route("DELETE", one, volumes.delete, "Delete a volume", 202, "Volume", native=True,
+              query=podschemas.NO_QUERY),
     ]  # fmt: skip
 
 
@@ -109,10 +110,16 @@ def stream_routes(streams: Streams, stats: Stats) -> list[Route]:
     path = "/askos/v1/capsules"
     one = f"{path}/{{ident}}"
     return [
-        Route("GET", f"{path}/stats", stats.all, "What capsules use now", native=True),
-        Route("GET", f"{one}/stats", stats.show, "What a capsule uses now", native=True),
-        Route("GET", f"{one}/exec", streams.exec, "Run a command over a WebSocket", 101, native=True),
-        Route("GET", f"{one}/attach", streams.attach, "Attach to a container over a WebSocket", 101, native=True),
-        Route("GET", f"{one}/portforward", streams.portforward, "Forward ports over a WebSocket", 101, native=True),
-        Route("GET", f"{one}/logs", streams.logs, "Stream a container's log", native=True),
+        Route("GET", f"{path}/stats", stats.all, "What capsules use now", answer="Stats", native=True,
+              query=podschemas.ONE_QUERY),
+        Route("GET", f"{one}/stats", stats.show, "What a capsule uses now", answer="Stats", native=True,
+              query=podschemas.ONE_QUERY),
+        Route("GET", f"{one}/exec", streams.exec, "Run a command over a WebSocket", 101, native=True,
+              query=podschemas.EXEC_QUERY),
+        Route("GET", f"{one}/attach", streams.attach, "Attach to a container over a WebSocket", 101, native=True,
+              query=podschemas.ATTACH_QUERY),
+        Route("GET", f"{one}/portforward", streams.portforward, "Forward ports over a WebSocket", 101, native=True,
+              query=podschemas.PORTFORWARD_QUERY),
+        Route("GET", f"{one}/logs", streams.logs, "Stream a container's log", native=True,
+              query=podschemas.LOGS_QUERY),
     ]  # fmt: skip

@@ -58,12 +58,16 @@ def complete_container(ctx: click.Context, param: click.Parameter, incomplete: s
     """Names of the containers of the capsule that is named; of all capsules when none is named yet."""
 
     def look(api: Capsules) -> list[str]:
-        name = ctx.params.get("name")
-        found = [api.show(name, timeout_s=COMPLETE_WITHIN_S)] if name else api.every(timeout_s=COMPLETE_WITHIN_S)
-        every = [
-            c["name"] for each in found for part in ("containers", "initContainers") for c in each["spec"].get(part, [])
-        ]
-        return list(dict.fromkeys(every))
+        import os
+
+        # Of the words of an unfinished command line click tells nothing.
+        words = set(split_arg_string(os.environ.get("COMP_WORDS", "")))
+        every = api.every(timeout_s=COMPLETE_WITHIN_S)
+        named = [each for each in every if words & {each["id"], each["metadata"]["name"]}]
+        parts = [(each, part) for each in named or every for part in ("containers", "initContainers")]
+        return list(dict.fromkeys(c["name"] for each, part in parts for c in each["spec"].get(part, [])))
+
+    from click.shell_completion import split_arg_string
 
     return _looked_up(ctx, look, incomplete)
 

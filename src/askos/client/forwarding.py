@@ -62,7 +62,7 @@ async def serve(
                 server = await asyncio.start_server(taker(pair.remote), address, pair.local)
             except OSError as error:
                 # asyncio puts a sentence of its own around the system's word.
-                why = (os.strerror(error.errno) if (error.errno or 0) > 0 else str(error)).lower()
+                why = (os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)).lower()
                 raise ClientError(f"cannot listen on {address}:{pair.local}: {why}. Choose another port") from None
             servers.append(server)
             found.append(Pair(server.sockets[0].getsockname()[1], pair.remote))

@@ -7,15 +7,17 @@ named `<run>-<attempt>.log` and are read in that order, as one log.
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Set
 from datetime import datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 _NAME = re.compile(r"^(\d+)-(\d+)\.log$")
 _CHUNK = 256 * 1024
+_CHANNELS = {b"stdout": 1, b"stderr": 2}
 
 Send = Callable[[int, bytes], Awaitable[None]]
 """Takes (1 stdout | 2 stderr, bytes)."""
@@ -56,7 +58,9 @@ def parse(line: bytes, selection: Selection, begun: Set[int] = frozenset()) -> R
     if len(parts) < 4:
         return None
     stamp, stream, tag, text = parts
-    channel = 1 if stream == b"stdout" else 2
+    channel = _CHANNELS.get(stream, 0)
+    if not channel:
+        return None
     if (channel == 1 and not selection.stdout) or (channel == 2 and not selection.stderr):
         return None
     if selection.since_us is not None:
@@ -68,6 +72,19 @@ def parse(line: bytes, selection: Selection, begun: Set[int] = frozenset()) -> R
     ends = not tag.startswith(b"P")
     prefix = stamp + b" " if selection.timestamps and channel not in begun else b""
     return Record(channel, prefix + text + (b"\n" if ends else b""), ends)
+
+
+def resume(file: BinaryIO, offset: int) -> int:
+    """Where reading goes on: at `offset`, or with the first whole line behind the hole that a log gets at its begin
+    when it has become too long."""
+    try:
+        there = file.seek(offset, os.SEEK_DATA)
+    except (OSError, ValueError):
+        return offset  # nothing is behind it, or holes cannot be asked for here
+    if there == offset:
+        return offset
+    file.readline()
+    return file.tell()
 
 
 class Reader:
@@ -125,6 +142,7 @@ class Reader:
             except FileNotFoundError:
                 continue
             with file:
+                offset = resume(file, offset)
                 file.seek(offset)
                 for line in file:
                     if not line.endswith(b"\n"):

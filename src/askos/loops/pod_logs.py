@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from askos.loops.logs import Record, Selection, Send, join, parse, time_us
+from askos.loops.logs import Record, Selection, Send, join, parse, resume, time_us
 from askos.model.errors import InvalidError
 from askos.model.pods import PodContainerReport
 from askos.ports import runtime as rt
@@ -135,6 +135,7 @@ class InstanceLog:
         except FileNotFoundError:
             return []
         with file:
+            self._offset = resume(file, self._offset)
             file.seek(self._offset)
             for line in file:
                 if not line.endswith(b"\n"):
@@ -190,12 +191,13 @@ def _older(line: bytes, since_us: int | None) -> bool:
 
 def _backwards(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
     """(offset, line) from the last complete line to the first, without the newlines."""
+    first_line = resume(file, 0)
     at = file.seek(0, os.SEEK_END)
     rest = b""
     """What follows the place `at`, up to the line that was given last."""
     complete = False
-    while at > 0:
-        size = min(_BLOCK, at)
+    while at > first_line:
+        size = min(_BLOCK, at - first_line)
         at -= size
         file.seek(at)
         first, *lines = (file.read(size) + rest).split(b"\n")
@@ -207,4 +209,4 @@ def _backwards(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
             complete = True  # what stands behind the last newline is still being written
         rest = first
     if complete:
-        yield 0, rest
+        yield first_line, rest

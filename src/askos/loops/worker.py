@@ -45,10 +45,8 @@ class Allowance:
         """How long to wait before telling; counts this telling."""
         self._left = min(float(BURST), self._left + (now_s - self._at_s) / SLOW_S)
         self._at_s = now_s
-        if self._left < 1:
-            return SLOW_S
-        self._left -= 1
-        return EVENTS_S
+        self._left = max(-1.0, self._left - 1)
+        return EVENTS_S if self._left >= 0 else SLOW_S
 
 
 class Worker:

@@ -12,10 +12,11 @@ from typing import Literal, Protocol
 
 import msgspec
 
+from askos.model.actions import Action, NewAction
 from askos.model.capsules import Assignment, Capsule, CapsuleReport, CapsuleSpec, VolumeGrant, Wish
 from askos.model.hosts import Host, HostFacts
 from askos.model.pods import Content, Event
-from askos.plan.placement import Load, Nowhere
+from askos.plan.placement import Claim, Load, Nowhere
 
 Kind = Literal["container", "capsule"]
 
@@ -39,6 +40,19 @@ class NewCapsule(msgspec.Struct, frozen=True):
     """Volumes to be made in the same transaction, and attached."""
     unique_name: bool = False
     """Refuse a second one of this name (and the pod's namespace) in the project that is not being deleted."""
+    action: NewAction | None = None
+    """To be logged."""
+
+
+class Roomless(msgspec.Struct, frozen=True):
+    """A pod without a host, for which there was no room."""
+
+    uuid: str
+    claim: Claim
+    failure: str
+    """What it was told."""
+    volume_hosts: frozenset[str] = frozenset()
+    """The hosts that have volumes of it: it can only be placed there."""
 
 
 class Requirement(msgspec.Struct, frozen=True):
@@ -112,10 +126,13 @@ class Store(Protocol):
         change: Callable[[Capsule], tuple[CapsuleSpec, Wish]],
         content: Content | None = None,
         fits: Callable[[Load], None] | None = None,
+        *,
+        name: str | None = None,
+        action: NewAction | None = None,
     ) -> Capsule:
         """Replace spec and wish by what `change` returns for the present capsule, and the content if one is given
-        (content_revision grows). When a placed capsule's claim grows, `fits` sees its host as it would be loaded.
-        Nothing is written when nothing changes. NotFoundError."""
+        (content_revision grows), and the name. When a placed capsule's claim grows, `fits` sees its host as it would
+        be loaded. Nothing is written when nothing changes. NotFoundError."""
 
     async def content(self, uuid: str) -> Content:
         """The capsule's config maps and secrets, decrypted."""
@@ -136,12 +153,23 @@ class Store(Protocol):
     async def capsules_by_uuid(self, uuids: list[str]) -> list[Capsule]:
         """Those that exist, in no particular order."""
 
-    async def wish(self, uuid: str, change: Callable[[Capsule], Wish]) -> Capsule:
-        """Replace the wish by what `change` returns for the present capsule. NotFoundError."""
+    async def wish(self, uuid: str, change: Callable[[Capsule], Wish], action: NewAction | None = None) -> Capsule:
+        """Replace the wish by what `change` returns for the present capsule, and log the action. NotFoundError."""
 
-    async def unplaced(self, *, failed: bool = False) -> list[str]:
-        """Uuids of capsules that have a wish but neither a host nor a placement failure. With `failed` also pods
-        that have one: they wait for room."""
+    async def actions(self, uuid: str) -> list[Action]:
+        """What was asked of a container, the newest first."""
+
+    async def note_action(self, uuid: str, action: NewAction, start_us: int, failure: str | None) -> None:
+        """Log an action that made no wish, and is over; nothing when the container has gone meanwhile."""
+
+    async def unplaced(self) -> list[str]:
+        """Uuids of capsules that have a wish but neither a host nor a placement failure."""
+
+    async def roomless(self) -> list[Roomless]:
+        """The pods that no host could take, the oldest first: they wait for room."""
+
+    async def loads(self) -> list[Load]:
+        """All hosts, and what is claimed on them."""
 
     async def place(
         self, uuid: str, choose: Callable[[Capsule, list[Load]], str | Nowhere | None], failure: str

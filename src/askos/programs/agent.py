@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable
 
 from askos.adapters.bridge.network import BridgeNetwork
+from askos.adapters.containerd import log_files
 from askos.adapters.containerd.adopting import Plug
 from askos.adapters.containerd.packing import make_busybox_archive
 from askos.adapters.containerd.runtime import ContainerdRuntime
@@ -27,6 +28,8 @@ from askos.settings import Settings
 _log = logging.getLogger(__name__)
 
 FIRST_IMAGE = "busybox"
+LOGS_S = 10.0
+"""How often the length of containers' logs is looked at."""
 
 
 class Host:
@@ -132,6 +135,14 @@ class AgentProgram:
             group.create_task(self.agent.run())
             known = facts.gather(self._settings, self._host.runtime.handlers())
             group.create_task(self._uplink.run(known, self.agent, self._calls))
+            group.create_task(self._keep_logs_short())
+
+    async def _keep_logs_short(self) -> None:
+        """Look after the logs of containers, for ever."""
+        while True:
+            await asyncio.sleep(LOGS_S)
+            for path in await asyncio.to_thread(log_files.trim, self._settings.paths.container_logs):
+                _log.info("the log %s was cut: it had become too long", path)
 
     async def stop(self) -> None:
         """Stop working. Capsules, containerd and their network go on; the next start adopts them."""

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from aiohttp import WSMsgType, web
+from fakecapsules import FakeCapsules
 
 WORDS = {"unknown:1": "image unknown:1 was not found in any registry"}
 PROGRAMS = {"sh", "cat", "sleep", "echo", "true", "head", "env", "pwd", "stty", "printf"}
@@ -111,6 +112,7 @@ class FakeCloud:
         self.containers: list[Container] = []
         self.images = {"busybox:latest": b""}
         self.volumes = {}
+        self.capsules = FakeCapsules()
         self.tokens: set[str] = set()
         self.seen: list[str] = []
         self.bodies: list[dict] = []
@@ -172,6 +174,7 @@ class FakeCloud:
                 web.post("/askos/v1/volumes", self._create_volume),
                 web.get("/askos/v1/volumes/{id}", self._show_volume),
                 web.delete("/askos/v1/volumes/{id}", self._remove_volume),
+                *self.capsules.routes(),
             ]
         )
         self.runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.2)

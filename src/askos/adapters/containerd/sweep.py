@@ -13,7 +13,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
+import os
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +26,12 @@ from askos.adapters.containerd.rpc import NAMESPACE, RpcError, failed
 from askos.adapters.containerd.runtime import ContainerdRuntime
 
 _CALL_S = 20.0
+_EXEC_S = 5.0
+_LONG_S = 2.0
 _SETTLE_S = 0.5
 _SIGKILL = 9
 _SANDBOX_ID = "io.kubernetes.cri.sandbox-id"
+_log = logging.getLogger(__name__)
 
 
 async def sweep(runtime: ContainerdRuntime, root: Path, state: Path, socket: Path) -> list[str]:
@@ -35,10 +41,48 @@ async def sweep(runtime: ContainerdRuntime, root: Path, state: Path, socket: Pat
     and then. Idempotent; raises UnavailableError when containerd does not answer.
     """
     try:
+        # A shim can take its time over these, and they are in nobody's way: while they go, others are made.
+        removed = await _end_execs(runtime)
+        begun = time.monotonic()
         async with runtime.held():
-            return await _Sweep(runtime, root, state, socket).run()
+            held = time.monotonic()
+            removed += await _Sweep(runtime, root, state, socket).run()
     except RpcError as error:
         raise failed(error, "look for leftovers in containerd") from None
+    ended = time.monotonic()
+    if ended - begun > _LONG_S:
+        _log.warning(
+            "nothing could be started for %.1f s while leftovers were looked for (%.1f s of it: waiting for what was "
+            "being made)", ended - begun, held - begun,
+        )  # fmt: skip
+    return removed
+
+
+async def _end_execs(runtime: ContainerdRuntime) -> list[str]:
+    """End the processes of exec sessions of a dead predecessor, all at once, and remove their pipes."""
+    if not runtime.exec_root.is_dir():
+        return []
+    strange = [path for path in runtime.exec_root.iterdir() if path.name not in runtime.live_execs]
+    return list(await asyncio.gather(*(_end_exec(runtime, path) for path in strange)))
+
+
+async def _end_exec(runtime: ContainerdRuntime, folder: Path) -> str:
+    container, _, exec_id = folder.name.partition(".")
+    fields = {"container_id": container, "exec_id": exec_id}
+    with contextlib.ExitStack() as readers:
+        # A start that was under way waits in the shim for a reader of its pipes, and holds up everything else there.
+        for path in folder.glob("std*"):
+            with contextlib.suppress(OSError):
+                readers.callback(os.close, os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+        for method, request in (
+            ("Kill", api.KillRequest(**fields, signal=_SIGKILL)),
+            ("Wait", api.WaitRequest(**fields)),
+            ("DeleteProcess", api.DeleteProcessRequest(**fields)),
+        ):
+            with contextlib.suppress(RpcError):
+                await runtime.client.call(f"tasks.v1.Tasks/{method}", request, _EXEC_S)
+    await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+    return f"exec session {exec_id} of container {container}"
 
 
 class _Sweep:
@@ -51,7 +95,6 @@ class _Sweep:
         self._removed: list[str] = []
 
     async def run(self) -> list[str]:
-        await self._execs()
         await self._containers()
         known = await self._known()
         await self._snapshots(known)
@@ -68,24 +111,6 @@ class _Sweep:
         request = api.ListContainersRequest()
         answer = await self._client.call("containers.v1.Containers/List", request, _CALL_S)
         return {container.id: container for container in answer.containers}
-
-    async def _execs(self) -> None:
-        """Processes and pipes of exec sessions of a dead predecessor."""
-        if not self._runtime.exec_root.is_dir():
-            return
-        for folder in list(self._runtime.exec_root.iterdir()):
-            container, _, exec_id = folder.name.partition(".")
-            if folder.name in self._runtime.live_execs:
-                continue
-            fields = {"container_id": container, "exec_id": exec_id}
-            for method, request in (
-                ("Kill", api.KillRequest(**fields, signal=_SIGKILL)),
-                ("DeleteProcess", api.DeleteProcessRequest(**fields)),
-            ):
-                with contextlib.suppress(RpcError):
-                    await self._client.call(f"tasks.v1.Tasks/{method}", request, _CALL_S)
-            shutil.rmtree(folder, ignore_errors=True)
-            self._removed.append(f"exec session {exec_id} of container {container}")
 
     async def _containers(self) -> None:
         """Containers in containerd's books that CRI does not know."""

@@ -9,6 +9,7 @@ import msgspec
 from sqlalchemy import insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from askos.adapters.sql import actions as sql_actions
 from askos.adapters.sql import events as sql_events
 from askos.adapters.sql import rows
 from askos.adapters.sql.base import CHUNK
@@ -92,6 +93,8 @@ class AgentStore(CapsuleStore):
         same = msgspec.structs.replace(report, observed_us=0) == msgspec.structs.replace(capsule.report, observed_us=0)
         if same and capsule.placement.failure is None:
             return 0
+        if report.settled and not (capsule.report.settled and capsule.report.generation == report.generation):
+            await sql_actions.settle(connection, capsule, report, self._clock())
         # The host speaks: that it was silent is no failure any more.
         placement = msgspec.structs.replace(capsule.placement, failure=None)
         capsule = msgspec.structs.replace(capsule, report=report, placement=placement)

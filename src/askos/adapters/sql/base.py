@@ -16,9 +16,17 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from askos.adapters.sql import rows
 from askos.adapters.sql import volumes as sql_volumes
 from askos.adapters.sql.database import Database
-from askos.adapters.sql.schema import capsule_events, capsule_labels, capsules, changes, networks, ports
+from askos.adapters.sql.schema import (
+    capsule_events,
+    capsule_labels,
+    capsules,
+    changes,
+    container_actions,
+    networks,
+    ports,
+)
 from askos.adapters.sql.sealing import Sealer
-from askos.model.capsules import Capsule, Network, Port, Report
+from askos.model.capsules import Capsule, CapsuleSpec, Network, Port, Report
 from askos.model.errors import SetupError
 from askos.ports.clock import now_us as system_clock
 from askos.ports.store import Change
@@ -86,7 +94,7 @@ class Base:
         if capsule.kind == "capsule":
             said = report if report is not None and report.pod is not None else capsule.report
             last = msgspec.structs.replace(capsule, report=said)
-            await sql_volumes.detach(connection, capsule.uuid)
+        await sql_volumes.detach(connection, capsule.uuid)
         revision = await self._log(
             connection,
             capsule.kind,
@@ -95,7 +103,7 @@ class Base:
             deleted=True,
             last=None if last is None else rows.text(last),
         )
-        for table in (ports, capsule_labels, capsule_events):
+        for table in (ports, capsule_labels, capsule_events, container_actions):
             await connection.execute(delete(table).where(table.c.capsule_uuid == capsule.uuid))
         await connection.execute(delete(capsules).where(capsules.c.uuid == capsule.uuid))
         return Change(
@@ -122,9 +130,13 @@ class Base:
         if not found:
             return []
         claimed = await self._ports(connection, [row.uuid for row in found])
-        pods = [row.uuid for row in found if row.kind == "capsule"]
-        grants = await sql_volumes.grants_of(connection, pods) if pods else {}
-        return [rows.capsule(row, claimed.get(row.uuid, []), self._networks, grants.get(row.uuid, [])) for row in found]
+        specs = {row.uuid: rows.spec_of(row.spec) for row in found}
+        mounting = [uuid for uuid, spec in specs.items() if _may_mount(spec)]
+        grants = await sql_volumes.grants_of(connection, mounting) if mounting else {}
+        return [
+            rows.capsule(row, specs[row.uuid], claimed.get(row.uuid, []), self._networks, grants.get(row.uuid, []))
+            for row in found
+        ]
 
     async def _ports(self, connection: AsyncConnection, uuids: Sequence[str]) -> dict[str, list[Port]]:
         claimed: dict[str, list[Port]] = {}
@@ -138,3 +150,8 @@ class Base:
                     network = (await connection.execute(wanted)).one()
                     self._networks[row.network_uuid] = rows.network(network)
         return claimed
+
+
+def _may_mount(spec: CapsuleSpec) -> bool:
+    """Whether a capsule can have volumes: pods say so in many ways, containers in one."""
+    return spec.pod is not None or any(mount.volume for c in spec.containers for mount in c.mounts)

@@ -9,6 +9,7 @@ import msgspec
 from sqlalchemy import delete, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from askos.adapters.sql import actions as sql_actions
 from askos.adapters.sql import events as sql_events
 from askos.adapters.sql import networks as sql_networks
 from askos.adapters.sql import queries, rows
@@ -16,6 +17,7 @@ from askos.adapters.sql import volumes as sql_volumes
 from askos.adapters.sql.base import CHUNK, Base
 from askos.adapters.sql.loads import loads_of
 from askos.adapters.sql.schema import capsule_labels, capsules
+from askos.model.actions import Action, NewAction
 from askos.model.capsules import Capsule, CapsuleSpec, Placement, Report, Wish
 from askos.model.errors import ConflictError
 from askos.model.pods import Content, Event
@@ -67,6 +69,8 @@ class CapsuleStore(Base):
             port = await sql_networks.claim_port(connection, network, new.uuid, now)
             if new.kind == "capsule":
                 await _write_labels(connection, new.uuid, new.spec)
+            if new.action is not None:
+                await sql_actions.begin(connection, new.uuid, new.action, new.wish.generation, now)
             if new.volumes:
                 await sql_volumes.attach(connection, new.project_id, new.uuid, new.volumes, now)
             if new.new_volumes:
@@ -96,13 +100,15 @@ class CapsuleStore(Base):
             content_revision=int(sealed is not None),
         )
 
-    async def wish(self, uuid: str, change: Callable[[Capsule], Wish]) -> Capsule:
+    async def wish(self, uuid: str, change: Callable[[Capsule], Wish], action: NewAction | None = None) -> Capsule:
         """See `ports.store.Store`."""
         async with self._db.write() as connection:
             capsule = await self._one(connection, capsules.c.uuid == uuid)
             if capsule is None:
                 raise queries.not_found("container", uuid)
             capsule, changed = await self._rewish(connection, capsule, change(capsule))
+            if action is not None and not changed.deleted:
+                await sql_actions.begin(connection, uuid, action, capsule.wish.generation, self._clock())
         self._on_change(changed)
         return capsule
 
@@ -133,6 +139,9 @@ class CapsuleStore(Base):
         change: Callable[[Capsule], tuple[CapsuleSpec, Wish]],
         content: Content | None = None,
         fits: Callable[[Load], None] | None = None,
+        *,
+        name: str | None = None,
+        action: NewAction | None = None,
     ) -> Capsule:
         """See `ports.store.Store`."""
         async with self._db.write() as connection:
@@ -140,10 +149,11 @@ class CapsuleStore(Base):
             if before is None:
                 raise queries.not_found("capsule", uuid)
             spec, wish = change(before)
-            if spec == before.spec and wish == before.wish and content is None:
+            name = before.name if name is None else name
+            if spec == before.spec and wish == before.wish and content is None and name == before.name:
                 return before
-            values: dict[str, Any] = {"spec": rows.text(spec), **rows.claimed(spec)}
-            after = msgspec.structs.replace(before, spec=spec)
+            values: dict[str, Any] = {"spec": rows.text(spec), "name": name, **rows.claimed(spec)}
+            after = msgspec.structs.replace(before, spec=spec, name=name)
             if content is not None:
                 values["content"] = self._sealer.seal(uuid, content) if content != Content() else None
                 values["content_revision"] = before.content_revision + 1
@@ -155,6 +165,8 @@ class CapsuleStore(Base):
                 await connection.execute(delete(capsule_labels).where(capsule_labels.c.capsule_uuid == uuid))
                 await _write_labels(connection, uuid, spec)
             after, changed = await self._rewish(connection, after, wish, **values)
+            if action is not None and not changed.deleted:
+                await sql_actions.begin(connection, uuid, action, after.wish.generation, self._clock())
         self._on_change(changed)
         return after
 
@@ -173,6 +185,18 @@ class CapsuleStore(Base):
         """See `ports.store.Store`."""
         async with self._db.read() as connection:
             return await sql_events.of(connection, uuid)
+
+    async def actions(self, uuid: str) -> list[Action]:
+        """See `ports.store.Store`."""
+        async with self._db.read() as connection:
+            return await sql_actions.of(connection, uuid)
+
+    async def note_action(self, uuid: str, action: NewAction, start_us: int, failure: str | None) -> None:
+        """See `ports.store.Store`."""
+        async with self._db.write() as connection:
+            there = select(capsules.c.uuid).where(capsules.c.uuid == uuid)
+            if (await connection.execute(there)).first() is not None:
+                await sql_actions.note(connection, uuid, action, start_us, failure, self._clock())
 
     async def capsule(self, ident: str, project_id: str | None, kind: Kind, namespace: str | None = None) -> Capsule:
         """See `ports.store.Store`."""

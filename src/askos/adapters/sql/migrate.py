@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from askos.adapters.sql.database import Database
 from askos.model.errors import SetupError
 
-HEAD = "0004"
+HEAD = "0005"
 _FOLDER = Path(__file__).parent / "migrations"
 
 

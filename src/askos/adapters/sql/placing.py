@@ -6,35 +6,64 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
-from sqlalchemy import or_, select
+from sqlalchemy import and_, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from askos.adapters.sql import actions as sql_actions
+from askos.adapters.sql import rows
 from askos.adapters.sql import volumes as sql_volumes
 from askos.adapters.sql.base import Base
 from askos.adapters.sql.loads import loads_of
 from askos.adapters.sql.schema import capsules, hosts
 from askos.model.capsules import Capsule, Placement
-from askos.plan.placement import Load, Nowhere
-from askos.ports.store import Change
+from askos.plan.placement import Claim, Load, Nowhere
+from askos.ports.store import Change, Roomless
 
 
 class PlacementStore(Base):
     """Placing and giving up."""
 
-    async def unplaced(self, *, failed: bool = False) -> list[str]:
+    async def unplaced(self) -> list[str]:
         """See `ports.store.Store`."""
-        fresh = capsules.c.placement_failure.is_(None)
         query = (
             select(capsules.c.uuid)
             .where(
                 capsules.c.host_uuid.is_(None),
-                or_(fresh, capsules.c.kind == "capsule") if failed else fresh,
+                capsules.c.placement_failure.is_(None),
                 capsules.c.wish_state != "deleted",
             )
             .order_by(capsules.c.id)
         )
         async with self._db.read() as connection:
             return list((await connection.execute(query)).scalars())
+
+    async def roomless(self) -> list[Roomless]:
+        """See `ports.store.Store`."""
+        c = capsules.c
+        waiting = (
+            c.host_uuid.is_(None),
+            c.placement_failure.is_not(None),
+            c.kind == "capsule",
+            c.wish_state != "deleted",
+        )
+        query = select(c.uuid, c.cpu, c.memory_mib, c.spec, c.placement_failure).where(*waiting).order_by(c.id)
+        async with self._db.read() as connection:
+            found = (await connection.execute(query)).all()
+            bound = await sql_volumes.hosts_of_many(connection, select(c.uuid).where(*waiting)) if found else {}
+        return [
+            Roomless(
+                row.uuid,
+                Claim(row.cpu, row.memory_mib, rows.runtime_of(row.spec)),
+                row.placement_failure,
+                bound.get(row.uuid, frozenset()),
+            )
+            for row in found
+        ]
+
+    async def loads(self) -> list[Load]:
+        """See `ports.store.Store`."""
+        async with self._db.read() as connection:
+            return await loads_of(connection)
 
     async def place(
         self, uuid: str, choose: Callable[[Capsule, list[Load]], str | Nowhere | None], failure: str
@@ -49,6 +78,7 @@ class PlacementStore(Base):
                 placement = Placement(None, capsule.placement.epoch, chosen.reason if chosen is not None else failure)
                 if placement == capsule.placement:
                     return True
+                await sql_actions.fail(connection, uuid, placement.failure or failure, self._clock())
             else:
                 placement = Placement(chosen, capsule.placement.epoch + 1)
                 if capsule.volumes:
@@ -100,7 +130,11 @@ class PlacementStore(Base):
         async with self._db.write() as connection:
             query = select(capsules).where(
                 capsules.c.host_uuid.in_(dead),
-                capsules.c.task_state.is_not(None),
+                # Who runs a pod relies on what it says of itself, also while nothing is asked of it.
+                or_(
+                    capsules.c.task_state.is_not(None),
+                    and_(capsules.c.kind == "capsule", capsules.c.status == "Running"),
+                ),
                 capsules.c.wish_state != "deleted",
                 capsules.c.placement_failure.is_(None),
             )
@@ -108,6 +142,7 @@ class PlacementStore(Base):
                 placement = msgspec.structs.replace(found.placement, failure=failure)
                 capsule = msgspec.structs.replace(found, placement=placement)
                 revision = await self._save(connection, capsule, placement_failure=failure)
+                await sql_actions.fail(connection, capsule.uuid, failure, self._clock())
                 changed.append(
                     Change(revision, capsule.kind, capsule.uuid, deleted=False, project_id=capsule.project_id)
                 )

@@ -33,6 +33,27 @@ labels_of = msgspec.json.Decoder(dict[str, str]).decode
 facts_of = msgspec.json.Decoder(HostFacts).decode
 
 
+class _OnlySpec(msgspec.Struct, frozen=True, rename="camel"):
+    runtime_class_name: str | None = None
+
+
+class _OnlyPod(msgspec.Struct, frozen=True):
+    spec: _OnlySpec = _OnlySpec()
+
+
+class _OnlyRuntime(msgspec.Struct, frozen=True):
+    pod: _OnlyPod | None = None
+
+
+_runtime_in = msgspec.json.Decoder(_OnlyRuntime).decode
+
+
+def runtime_of(spec: str) -> str | None:
+    """The runtime class that a spec asks for, without reading all of it."""
+    found = _runtime_in(spec)
+    return None if found.pod is None else found.pod.spec.runtime_class_name
+
+
 def text(value: Any) -> str:
     """A struct as JSON text."""
     return encode(value).decode()
@@ -49,15 +70,21 @@ def derived(wish: Wish, placed: Placement, report: Report) -> dict[str, Any]:
     }
 
 
-def capsule(row: Row[Any], ports: list[Port], networks: dict[str, Network], volumes: list[VolumeGrant]) -> Capsule:
-    """One row of `schema.capsules` with its ports and volumes."""
+def capsule(
+    row: Row[Any],
+    spec: CapsuleSpec,
+    ports: list[Port],
+    networks: dict[str, Network],
+    volumes: list[VolumeGrant],
+) -> Capsule:
+    """One row of `schema.capsules` with its spec, read already, its ports and volumes."""
     return Capsule(
         uuid=row.uuid,
         project_id=row.project_id,
         user_id=row.user_id,
         name=row.name,
         kind=row.kind,
-        spec=spec_of(row.spec),
+        spec=spec,
         wish=wish_of(row.wish),
         placement=Placement(row.host_uuid, row.epoch, row.placement_failure),
         report=report_of(row.report),

@@ -22,6 +22,7 @@ from sqlalchemy import (
     UniqueConstraint,
     false,
     text,
+    true,
 )
 
 metadata = MetaData(
@@ -55,16 +56,42 @@ hosts = Table(
     Column("last_seen_us", BigInteger, nullable=False),  # server that holds the link
 )
 
+
+def _stamps() -> list[Column[int]]:
+    """When a record of the network service was made and changed, and how often."""
+    return [
+        Column("created_us", BigInteger, nullable=False),
+        Column("updated_us", BigInteger, nullable=False),
+        Column("changed", BigInteger, nullable=False),
+    ]
+
+
 networks = Table(
     "networks",
     metadata,
     Column("uuid", String(36), primary_key=True),
     Column("project_id", String(64), nullable=False, index=True),
     Column("name", String(255), nullable=False),
-    Column("cidr", String(18), nullable=False, unique=True),
-    Column("gateway", String(15), nullable=False),
-    Column("subnet_uuid", String(36), nullable=False),
+    Column("description", Text, nullable=False, server_default=text("''")),
+    Column("shared", Boolean, nullable=False, server_default=false()),
+    Column("external", Boolean, nullable=False, server_default=false()),
     Column("created_us", BigInteger, nullable=False),
+    Column("updated_us", BigInteger, nullable=False, server_default="0"),
+    Column("changed", BigInteger, nullable=False, server_default="1"),
+    # Its one subnet; NULL: there is none. Bridges share their host's routing, so that a range is used once.
+    Column("cidr", String(18), nullable=True, unique=True),
+    Column("gateway", String(15), nullable=True),  # the bridge's address, also without a gateway
+    Column("subnet_uuid", String(36), nullable=True, unique=True),
+    Column("subnet_name", String(255), nullable=False, server_default=text("''")),
+    Column("subnet_description", Text, nullable=False, server_default=text("''")),
+    Column("subnet_project_id", String(64), nullable=True),
+    Column("subnet_pool_uuid", String(36), nullable=True),
+    Column("gateway_disabled", Boolean, nullable=False, server_default=false()),
+    Column("dhcp", Boolean, nullable=False, server_default=true()),
+    Column("ranges", Text, nullable=False, server_default=text("''")),  # "first-last ..."; empty: all addresses
+    Column("subnet_created_us", BigInteger, nullable=False, server_default="0"),
+    Column("subnet_updated_us", BigInteger, nullable=False, server_default="0"),
+    Column("subnet_changed", BigInteger, nullable=False, server_default="0"),
 )
 
 capsules = Table(
@@ -116,14 +143,106 @@ ports = Table(
         "capsule_uuid",
         String(36),
         ForeignKey("capsules.uuid", ondelete="CASCADE"),
-        nullable=False,
+        nullable=True,  # NULL: no capsule has it
         index=True,
     ),
     Column("address", String(15), nullable=False),
     Column("address_number", BigInteger, nullable=False),  # the address as an integer, to find a free one
     Column("mac", String(17), nullable=False),
+    Column("project_id", String(64), nullable=False, server_default=text("''"), index=True),
+    Column("name", String(255), nullable=False, server_default=text("''")),
+    Column("description", Text, nullable=False, server_default=text("''")),
+    Column("device_id", String(255), nullable=False, server_default=text("''"), index=True),  # while no capsule has it
+    Column("device_owner", String(255), nullable=False, server_default=text("''")),
+    Column("preserve", Boolean, nullable=False, server_default=false()),  # a user made it: it outlives capsules
+    Column("secured", Boolean, nullable=False, server_default=true()),
+    Column("position", Integer, nullable=False, server_default="0"),  # among the ports of its capsule
     Column("created_us", BigInteger, nullable=False),
+    Column("updated_us", BigInteger, nullable=False, server_default="0"),
+    Column("changed", BigInteger, nullable=False, server_default="1"),
     UniqueConstraint("network_uuid", "address_number", name="uq_ports_address"),
+)
+
+security_groups = Table(
+    "security_groups",
+    metadata,
+    Column("uuid", String(36), primary_key=True),
+    Column("project_id", String(64), nullable=False, index=True),
+    Column("default_of", String(64), nullable=True, unique=True),  # the project, of its default group
+    Column("name", String(255), nullable=False),
+    Column("description", Text, nullable=False),
+    *_stamps(),
+)
+
+security_rules = Table(
+    "security_rules",
+    metadata,
+    Column("uuid", String(36), primary_key=True),
+    Column(
+        "group_uuid", String(36), ForeignKey("security_groups.uuid", ondelete="CASCADE"), nullable=False, index=True
+    ),
+    Column("direction", String(8), nullable=False),
+    Column("ethertype", String(4), nullable=False),
+    Column("protocol", String(32), nullable=True),
+    Column("port_min", Integer, nullable=True),
+    Column("port_max", Integer, nullable=True),
+    Column("remote_cidr", String(43), nullable=True),
+    Column(
+        "remote_group", String(36), ForeignKey("security_groups.uuid", ondelete="CASCADE"), nullable=True, index=True
+    ),
+    Column("description", Text, nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+)
+
+port_groups = Table(
+    "port_groups",
+    metadata,
+    Column("port_uuid", String(36), ForeignKey("ports.uuid", ondelete="CASCADE"), primary_key=True),
+    Column("group_uuid", String(36), ForeignKey("security_groups.uuid"), primary_key=True, index=True),
+)
+"""The security groups of ports."""
+
+routers = Table(
+    "routers",
+    metadata,
+    Column("uuid", String(36), primary_key=True),
+    Column("project_id", String(64), nullable=False),
+    Column("name", String(255), nullable=False),
+    Column("description", Text, nullable=False),
+    Column("enabled", Boolean, nullable=False),
+    Column("network_uuid", String(36), ForeignKey("networks.uuid"), nullable=True),  # the external network
+    Column("address", String(15), nullable=True),  # on it
+    *_stamps(),
+    UniqueConstraint("network_uuid", "address", name="uq_routers_address"),
+)
+"""Routers, as their users see them: packets find their way without. Their interfaces are ports."""
+
+subnet_pools = Table(
+    "subnet_pools",
+    metadata,
+    Column("uuid", String(36), primary_key=True),
+    Column("project_id", String(64), nullable=False),
+    Column("name", String(255), nullable=False),
+    Column("description", Text, nullable=False),
+    Column("prefixes", Text, nullable=False),  # CIDRs, with spaces between them
+    Column("prefix_default", Integer, nullable=False),
+    Column("prefix_min", Integer, nullable=False),
+    Column("prefix_max", Integer, nullable=False),
+    Column("shared", Boolean, nullable=False),
+    *_stamps(),
+)
+
+floating_ips = Table(
+    "floating_ips",
+    metadata,
+    Column("uuid", String(36), primary_key=True),
+    Column("project_id", String(64), nullable=False),
+    Column("description", Text, nullable=False),
+    Column("network_uuid", String(36), ForeignKey("networks.uuid"), nullable=False),
+    Column("address", String(15), nullable=False),
+    Column("port_uuid", String(36), ForeignKey("ports.uuid", ondelete="SET NULL"), nullable=True, unique=True),
+    *_stamps(),
+    UniqueConstraint("network_uuid", "address", name="uq_floating_ips_address"),
 )
 
 capsule_labels = Table(
@@ -156,6 +275,29 @@ capsule_events = Table(
     Column("last_us", BigInteger, nullable=False),
 )
 """agent: what was told about a capsule, one row for equal ones."""
+
+container_actions = Table(
+    "container_actions",
+    metadata,
+    Column("id", _BIG, primary_key=True, autoincrement=True),
+    Column(
+        "capsule_uuid",
+        String(36),
+        ForeignKey("capsules.uuid", ondelete="CASCADE"),
+        nullable=False,
+        index=True,
+    ),
+    Column("action", String(32), nullable=False),
+    Column("request_id", String(64), nullable=False),
+    Column("user_id", String(64), nullable=False),
+    Column("project_id", String(64), nullable=False),
+    Column("generation", BigInteger, nullable=False),  # of the wish that it made
+    Column("start_us", BigInteger, nullable=False),
+    Column("finish_us", BigInteger, nullable=True),
+    Column("failed", Boolean, nullable=False),
+    Column("events", Text, nullable=False),  # list[model.actions.ActionEvent]
+)
+"""What was asked of containers. Written with the wish, finished by the report that settles it."""
 
 changes = Table(
     "changes",

@@ -119,6 +119,19 @@ async def hosts_of(connection: AsyncConnection, capsule_uuid: str) -> set[str]:
     return set((await connection.execute(query)).scalars())
 
 
+async def hosts_of_many(connection: AsyncConnection, capsule_uuids: Any) -> dict[str, frozenset[str]]:
+    """The same of the capsules of a select of uuids, by capsule; those without are left out."""
+    query = (
+        select(volume_attachments.c.capsule_uuid, volumes.c.host_uuid)
+        .join(volumes, volume_attachments.c.volume_uuid == volumes.c.uuid)
+        .where(volume_attachments.c.capsule_uuid.in_(capsule_uuids), volumes.c.host_uuid.is_not(None))
+    )
+    found: dict[str, frozenset[str]] = {}
+    for row in (await connection.execute(query)).all():
+        found[row.capsule_uuid] = found.get(row.capsule_uuid, frozenset()) | {row.host_uuid}
+    return found
+
+
 async def bind(connection: AsyncConnection, capsule_uuid: str, host_uuid: str) -> None:
     """When a capsule is placed: its volumes belong to this host from now on. ConflictError when one is on another."""
     others = await hosts_of(connection, capsule_uuid) - {host_uuid}
