@@ -6,6 +6,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -19,6 +20,8 @@ import pytest
 from tests.acceptance.capsule_fixtures import BASE, Pod, container, pod
 from tests.acceptance.cloud_fixtures import Cloud, eventually
 from tests.acceptance.image_fixtures import Image, Registry
+
+from askos.adapters.containerd import log_files
 
 STOPS = "trap 'exit 0' TERM; while :; do sleep 0.1; done"
 DEAF = "trap '' TERM; echo ready; while :; do sleep 0.1; done"
@@ -212,7 +215,10 @@ def test_many_containers_in_one_capsule(cloud: Cloud) -> None:
 
 
 def test_long_logs(cloud: Cloud) -> None:
-    script = "yes 0123456789 | head -n 200000; head -c 100000 /dev/zero | tr '\\0' x; echo; echo end; exec sleep 1000"
+    script = (
+        "yes 0123456789 | head -n 200000; head -c 100000 /dev/zero | tr '\\0' x; echo; echo end; "
+        "until [ -e /go ]; do sleep 0.1; done; echo after; exec sleep 1000"
+    )
     made = Pod.create(cloud, pod(container("main", script)))
     made.says("end", query="&tailLines=1")
     lines = made.logs().split("\n")
@@ -221,6 +227,17 @@ def test_long_logs(cloud: Cloud) -> None:
     assert lines[200_000:] == ["x" * 100_000, "end", ""]
     assert made.logs(query="&tailLines=2") == "x" * 100_000 + "\nend\n"
     assert made.logs(query="&limitBytes=12") == "0123456789\n0"
+    # What the agent does now and then, for shorter logs.
+    (path,) = (cloud.data / "log" / "capsules" / made.id / "main").iterdir()
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+    assert log_files.trim(path.parent, 1 << 20, 0) == [path]
+    made.inside("touch /go")
+    made.says("after", query="&tailLines=1")
+    fewer = made.logs().split("\n")
+    assert 10_000 < len(fewer) < 50_000
+    assert set(fewer[:-4]) == {"0123456789"}
+    assert fewer[-4:] == ["x" * 100_000, "end", "after", ""]
 
 
 # -- deletes at bad moments ----------------------------------------------------------------------------------------

@@ -302,6 +302,8 @@ def test_secrets_are_nowhere_but_where_they_are_wanted(new_cloud: Callable[..., 
     on_disk = {path: path.read_bytes() for path in files_of(cloud)}
     assert any(path.name.endswith("-wal") or path.suffix == ".db" for path in on_disk)
     assert (cloud.data / "log" / "askos.log") in on_disk
+    bundles = [path.read_bytes() for path in (cloud.data / "run" / "containerd").rglob("config.json")]
+    assert any(words["env"][1][0] in bundle for bundle in bundles), "the search finds what is there"
     for name, (_, forms) in words.items():
         for form in forms:
             assert not [a for a in answers if form in a], name

@@ -707,8 +707,10 @@ async def test_sweep_ends_exec_sessions_of_the_dead_and_leaves_the_living(fresh:
     await dead.close()
 
 
-async def test_sweep_frees_a_start_of_the_dead_that_nobody_reads_from(fresh: Bench) -> None:
-    """Killed between starting a process and reading from it: the shim waits for a reader, and others for the shim."""
+@pytest.mark.parametrize("given_up", [False, True])
+async def test_sweep_ends_a_start_of_the_dead_that_nobody_reads_from(fresh: Bench, given_up: bool) -> None:
+    """Killed between starting a process and reading from it: the shim waits for a reader, and all others for the
+    shim; when it gives up, the process lives on."""
     _, _, container = await fresh.up("sleep", "1000")
     folder = fresh.runtime.exec_root / f"{container}.stuck"
     folder.mkdir(parents=True)
@@ -721,17 +723,35 @@ async def test_sweep_frees_a_start_of_the_dead_that_nobody_reads_from(fresh: Ben
     pipes = {name: str(folder / name) for name in ("stdout", "stderr")}
     spec = any_pb2.Any(type_url=kind, value=json.dumps(process).encode())
     await client.call("tasks.v1.Tasks/Exec", api.ExecProcessRequest(**fields, **pipes, spec=spec), 10)
-    starting = asyncio.create_task(client.call("tasks.v1.Tasks/Start", api.StartRequest(**fields), 45))
-    while b"sleep 503" not in (await _run(fresh, container, "ps"))[1]:
-        assert not starting.done()
-        await asyncio.sleep(0.05)
-    # What was under way is neither waited for nor in the way of what is made meanwhile.
+    starting = asyncio.create_task(
+        client.call("tasks.v1.Tasks/Start", api.StartRequest(**fields), 2 if given_up else 45)
+    )
+    while not (left := _inside(container, "sleep 503")):
+        await asyncio.sleep(0.02)
+    if given_up:
+        await asyncio.gather(starting, return_exceptions=True)
+    # A hang would last for the 30 s that the shim waits.
     async with asyncio.timeout(20):
         removed = await sweep(fresh.runtime, fresh.containerd.root, fresh.containerd.state, fresh.containerd.socket)
-    assert removed == [f"exec session stuck of container {container}"]
-    assert b"sleep 503" not in (await _run(fresh, container, "ps"))[1]
+        assert removed == [f"exec session stuck of container {container}"]
+        while any(Path(f"/proc/{pid}").exists() for pid in left):
+            await asyncio.sleep(0.02)
+        # The shim serves others again.
+        assert (await _run(fresh, container, "echo", "hi"))[1] == b"hi\n"
     assert not folder.exists()
     await asyncio.gather(starting, return_exceptions=True)
+
+
+def _inside(container: str, command: str) -> list[int]:
+    """The processes with a command line in a container, seen from the host."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if entry.name.isdigit() and container in (entry / "cgroup").read_text():
+                words = (entry / "cmdline").read_bytes().rstrip(b"\0").split(b"\0")
+                if b" ".join(words).decode() == command:
+                    found.append(int(entry.name))
+    return found
 
 
 async def test_sweep_removes_planted_leftovers(fresh: Bench) -> None:

@@ -63,9 +63,7 @@ class Host:
         self.told: list[CapsuleReport] = []
         network = FakeNetwork()
         env = HostEnv("192.0.2.7", "here", 2, 1 << 30, ["192.0.2.53"], ["example"], "abcdef")
-        self.agent = Agent(
-            runtime, network, root / "logs", self.told.extend, now_us, volumes=self.volumes, env=env
-        )  # type: ignore[arg-type]
+        self.agent = Agent(runtime, network, root / "logs", self.told.extend, now_us, volumes=self.volumes, env=env)  # type: ignore[arg-type]
 
     def report(self, uuid_: str) -> Report:
         return next((r.report for r in reversed(self.told) if r.capsule_uuid == uuid_), Report())
@@ -202,18 +200,22 @@ async def test_a_look_that_hangs_is_given_up_and_tried_again(tmp_path: Path, mon
 
 async def test_an_agent_that_comes_back_on_an_empty_host_makes_everything_anew(tmp_path: Path) -> None:
     a = assignment(container("one"), container("two"))
+
+    def runs() -> bool:
+        found = h.pod(a.capsule_uuid).containers
+        return len(found) == 2 and all(c.ready for c in found)
+
     async with host(tmp_path) as h:
         h.agent.snapshot([a])
-        await until(lambda: all(c.ready for c in h.pod(a.capsule_uuid).containers or [PodContainerReport("x")]))
-        runtime = h.runtime
+        await until(runs)
         for number in range(1, 4):
-            a = msgspec.structs.replace(a, report=h.report(a.capsule_uuid))
+            again = msgspec.structs.replace(a, report=h.report(a.capsule_uuid))
             await h.agent.stop_workers()
-            for sandbox_id in list(runtime.sandboxes):
-                await runtime.stop_sandbox(sandbox_id)
+            for sandbox_id in list(h.runtime.sandboxes):
+                await h.runtime.stop_sandbox(sandbox_id)
             h.told.clear()
-            h.agent.snapshot([a])
-            await until(lambda: all(c.ready for c in h.pod(a.capsule_uuid).containers or [PodContainerReport("x")]), 5)
+            h.agent.snapshot([again])
+            await until(runs)
             assert {(c.restarts, c.crashes) for c in h.pod(a.capsule_uuid).containers} == {(number, 0)}
 
 

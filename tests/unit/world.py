@@ -30,14 +30,32 @@ class World:
     marks: dict[str, tuple[str, str] | None] = field(default_factory=dict)
     """The mark that a layer carries, by the container that holds the layer."""
     logs: bool = False
+    ports: dict[str, list[str]] = field(default_factory=dict)
+    """What each sandbox is plugged into."""
+    cables: list[str] = field(default_factory=list)
+    """The capsule's ports now: what new sandboxes get."""
+    health: r.Health | None = None
+    """Of the newest container that runs."""
+    volumes: bool = False
+    refused: dict[str, str] = field(default_factory=dict)
+    committing: bool = False
+    removed: list[str] = field(default_factory=list)
+    """Files that went with a container."""
     break_off: int = 0
     """So many of the next starts are broken off: whoever asked for them is killed meanwhile."""
     now: int = 1_000_000_000
+    limits: tuple[int, int] = (1024, 512 << 20)
+    """Shares and bytes that the spec asks for."""
     _ids: count[int] = field(default_factory=count)
 
     def observed(self) -> r.Observed:
         image = r.Image("sha256:1", [], ["sh"]) if self.image else None
-        return r.Observed(list(self.sandboxes.values()), list(self.containers.values()), image, logs=self.logs)
+        running = [c.id for c in self.containers.values() if c.state == "running"]
+        return r.Observed(
+            list(self.sandboxes.values()), list(self.containers.values()), image, logs=self.logs,
+            volumes=self.volumes, folders=self.volumes, wired=self.ports, refused=self.refused,
+            health={cid: self.health for cid in running} if self.health else {}, committing=self.committing,
+        )  # fmt: skip
 
     def exit(self, code: int) -> None:
         for c in self.containers.values():
@@ -57,13 +75,15 @@ class World:
                 assert not any(s.ready for s in self.sandboxes.values()), "two ready sandboxes"
                 new = f"s{next(self._ids)}"
                 self.sandboxes[new] = r.Sandbox(new, attempt, True)
+                self.ports[new] = list(self.cables)
                 self.logs = True
             case r.CreateContainer():
                 assert self.sandboxes[action.sandbox_id].ready, "container in a stopped sandbox"
                 new = f"c{next(self._ids)}"
                 self.containers[new] = r.Container(
-                    new, action.sandbox_id, "main", action.run, action.attempt, "created"
-                )
+                    new, action.sandbox_id, "main", action.run, action.attempt, "created", image_id=action.image_id,
+                    cpu_shares=self.limits[0], memory_bytes=self.limits[1],
+                )  # fmt: skip
                 self.files[new] = ""
             case r.CarryLayer(old, new):
                 assert self.containers[old].state in ("exited", "created")
@@ -77,7 +97,7 @@ class World:
                 c = self.containers[container_id]
                 assert c.state == "created", "started twice"
                 assert self.sandboxes[c.sandbox_id].ready
-                assert not any(o.state == "running" for o in self.containers.values()), "two running at once"
+                assert not any(o.state in ("running", "paused") for o in self.containers.values()), "two running at once"
                 if self.break_off:
                     # containerd kills what it had begun to start, and never starts this container again.
                     self.break_off -= 1
@@ -88,20 +108,36 @@ class World:
                 self._set(c, state="running", started_us=self.now)
             case r.StopContainer(container_id):
                 self._set(self.containers[container_id], state="exited", exit_code=143, finished_us=self.now)
+            case r.PauseContainer(container_id):
+                assert self.containers[container_id].state == "running"
+                self._set(self.containers[container_id], state="paused")
+            case r.UnpauseContainer(container_id):
+                assert self.containers[container_id].state == "paused"
+                self._set(self.containers[container_id], state="running")
+            case r.UpdateLimits(container_id):
+                assert self.containers[container_id].state in ("running", "paused")
+                self._set(self.containers[container_id], cpu_shares=self.limits[0], memory_bytes=self.limits[1])
+            case r.SetUpVolumes():
+                self.volumes = True
+            case r.SyncNetwork(sandbox_id):
+                assert self.sandboxes[sandbox_id].ready
+                self.ports[sandbox_id] = list(self.cables)
             case r.RemoveContainer(container_id):
-                self.containers.pop(container_id, None)
+                assert self.containers[container_id].state not in ("running", "paused"), "removed while it runs"
+                self.containers.pop(container_id)
+                self.removed.append(self.files.get(container_id, ""))
             case r.StopSandbox(sandbox_id):
                 self.sandboxes[sandbox_id] = msgspec.structs.replace(self.sandboxes[sandbox_id], ready=False)
                 for c in list(self.containers.values()):
-                    if c.sandbox_id == sandbox_id and c.state == "running":
+                    if c.sandbox_id == sandbox_id and c.state in ("running", "paused"):
                         self._set(c, state="exited", exit_code=137, finished_us=self.now)
             case r.RemoveSandbox(sandbox_id):
                 self.sandboxes.pop(sandbox_id, None)
                 for c in list(self.containers.values()):
                     if c.sandbox_id == sandbox_id:
                         self.containers.pop(c.id)
-            case r.RemoveLogs():
-                self.logs = False
+            case r.TearDown():
+                self.logs = self.volumes = False
 
     def settle(self, a: Assignment, *, crash_after: int | None = None) -> tuple[Assignment, r.Decision]:
         """Look, decide, act until there is nothing to do; or stop dead after so many actions."""

@@ -20,6 +20,10 @@ class Watch:
         event = self._events.pop(uuid, None)
         if event is not None:
             event.set()
+        self.changed_in(project_id)
+
+    def changed_in(self, project_id: str | None) -> None:
+        """Something in this project has changed, or (None) perhaps anything anywhere: its followers look."""
         whose = self._followers if project_id is None else (project_id, None)
         for key in whose:
             if key in self._followers:

@@ -11,13 +11,14 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from askos.api import manifests, podchanges, podpatch, podview, policy, schemas, selectors, weight
+from askos.api import manifests, podchanges, podpatch, podview, podwatch, policy, schemas, selectors, weight
 from askos.api.core import Request, json_response, raw_json, read_json
 from askos.api.errors import ApiError, invalid_query
 from askos.api.hostnames import HostNames
 from askos.api.notices import Watch
+from askos.api.podfeed import Feed
 from askos.api.podmoves import Moves
-from askos.api.podwatch import POLL_S, Scope, Stream
+from askos.api.podwatch import Scope, Stream
 from askos.api.rendered import Piece, Rendered
 from askos.model.capsules import Capsule, CapsuleSpec, VolumeGrant, Wish
 from askos.model.errors import ConflictError
@@ -55,7 +56,8 @@ class Pods:
         self._identity = identity
         self._clock = clock
         self._notices = notices
-        self._moves = Moves(store, notices, POLL_S)
+        self._moves = Moves(store, notices, podwatch.POLL_S)
+        self._feed = Feed(store, notices, lambda: podwatch.POLL_S)
         self._grants = grants
         self._ratios = ratios
         self._rendered = Rendered()
@@ -173,6 +175,7 @@ class Pods:
             identity=self._identity,
             notices=self._notices,
             moves=self._moves,
+            feed=self._feed,
             scope=self._scope(request),
             revision=int(query.get("resourceVersion") or 0),
             timeout_s=float(given) if given else None,

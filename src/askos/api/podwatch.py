@@ -19,6 +19,7 @@ from askos.api import selectors
 from askos.api.core import Request
 from askos.api.errors import ApiError, from_askos
 from askos.api.notices import Watch
+from askos.api.podfeed import Feed
 from askos.api.podmoves import Moves
 from askos.model.capsules import Capsule
 from askos.model.errors import AskosError, InvalidError, UnauthorizedError
@@ -26,7 +27,9 @@ from askos.ports.identity import Identity
 from askos.ports.store import Moved, Query, Requirement, Store
 
 POLL_S = 1.0
-"""What other servers write is found by looking so often."""
+"""What other servers write is found by looking so often, once for all watches (`podfeed`)."""
+LOOKS = 5
+"""A watch looks itself after so many times of that, whatever it was told, and whether its reader is still there."""
 BOOKMARK_S = 30.0
 TOKEN_S = 5.0
 """How often the reader's token is looked at again."""
@@ -127,6 +130,7 @@ class Stream:
         identity: Identity,
         notices: Watch,
         moves: Moves,
+        feed: Feed,
         scope: Scope,
         revision: int,
         timeout_s: float | None,
@@ -138,6 +142,7 @@ class Stream:
         self._identity = identity
         self._notices = notices
         self._moves = moves
+        self._feed = feed
         self._scope = scope
         self._revision = revision
         # Spread, so that readers who came together do not come back together.
@@ -152,7 +157,7 @@ class Stream:
         410 when the revision is forgotten already."""
         following = Following(self._moves, self._scope, self._revision)
         try:
-            with self._notices.follow(self._scope.project_id) as changed:
+            with self._notices.follow(self._scope.project_id) as changed, self._feed.followed():
                 if self._revision == 0:
                     following.revision = await self._store.revision()
                     first = None
@@ -204,8 +209,9 @@ class Stream:
                 bookmark_at = loop.time() + BOOKMARK_S
                 await self._bookmark(following.revision)
             if not told:
+                until = min(token_at, bookmark_at, loop.time() + LOOKS * POLL_S)
                 try:
-                    async with asyncio.timeout(POLL_S):
+                    async with asyncio.timeout_at(until):
                         await changed.wait()
                 except TimeoutError:
                     continue

@@ -5,9 +5,24 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+from askos.api import policy
 from askos.api.rendered import Blanks, Piece
 from askos.model.capsules import Capsule, ContainerReport, ContainerSpec
+from askos.model.identity import Caller
 from askos.plan import zun_status
+
+_FIELD_RULES = {
+    "host": "container:get_one:host",
+    "image_pull_policy": "container:get_one:image_pull_policy",
+    "privileged": "container:get_one:privileged",
+    "runtime": "container:get_one:runtime",
+}
+"""Fields that only those see who pass a rule."""
+
+
+def seen_by(caller: Caller) -> frozenset[str]:
+    """Which of the fields with a rule of their own the caller sees; also the form of rendered pieces."""
+    return frozenset(field for field, rule in _FIELD_RULES.items() if policy.allows(caller, rule))
 
 
 def time_text(us: int | None, *, fraction: bool = False) -> str | None:
@@ -36,7 +51,7 @@ def addresses(capsule: Capsule) -> dict[str, list[dict[str, Any]]]:
                 "version": 4,
                 "port": port.uuid,
                 "subnet_id": network.subnet_uuid,
-                "preserve_on_delete": False,
+                "preserve_on_delete": port.preserve,
             }
         )
     return found
@@ -58,8 +73,26 @@ def _command(spec: ContainerSpec, report: ContainerReport | None) -> tuple[list[
     return command or [], entrypoint
 
 
-def container(capsule: Capsule, now_us: int, *, admin: bool, host_name: str | None) -> dict[str, Any]:
-    """The representation without links. Admin-only keys are absent for others, not null."""
+def _ports(spec: ContainerSpec, report: ContainerReport | None) -> list[int]:
+    """The numbers of what is exposed: by the image and by the user once the host has said it, until then the user's."""
+    exposed = report.exposed_ports if report is not None and report.exposed_ports else spec.exposed_ports
+    return sorted({int(port.partition("/")[0]) for port in exposed})
+
+
+def _healthcheck(spec: ContainerSpec) -> dict[str, Any]:
+    check = spec.healthcheck
+    if check is None:
+        return {}
+    return {
+        "test": check.test,
+        "interval": check.interval_s,
+        "retries": check.retries,
+        "timeout": check.timeout_s,
+    }
+
+
+def container(capsule: Capsule, now_us: int, *, seen: frozenset[str], host_name: str | None) -> dict[str, Any]:
+    """The representation without links. What only some may see (`seen_by`) is absent for others, not null."""
     spec = capsule.spec.containers[0]
     report = capsule.report.containers[0] if capsule.report.containers else None
     view = zun_status.view(capsule.wish, capsule.placement, capsule.report)
@@ -73,9 +106,9 @@ def container(capsule: Capsule, now_us: int, *, admin: bool, host_name: str | No
         "command": command,
         "entrypoint": entrypoint,
         "cpu": spec.cpu,
-        "cpu_policy": "shared",
+        "cpu_policy": spec.cpu_policy,
         "memory": str(spec.memory_mib),
-        "disk": 0,
+        "disk": spec.disk_gib,
         "status": view.status,
         "status_reason": view.status_reason,
         "status_detail": zun_status.status_detail(view.status, report, now_us),
@@ -84,32 +117,33 @@ def container(capsule: Capsule, now_us: int, *, admin: bool, host_name: str | No
         "labels": capsule.spec.labels,
         "workdir": spec.workdir,
         "hostname": capsule.spec.hostname or capsule.report.hostname,
-        "ports": [],
+        "ports": _ports(spec, report),
         "addresses": addresses(capsule),
         "restart_policy": _restart_policy(capsule),
         "interactive": spec.interactive,
         "tty": spec.tty,
         "auto_remove": capsule.spec.auto_remove,
-        "auto_heal": False,
-        "image_driver": "docker",
-        "security_groups": [],
-        "healthcheck": {},
-        "registry_id": None,
+        "auto_heal": capsule.spec.auto_heal,
+        "image_driver": spec.image_driver,
+        "security_groups": capsule.spec.security_groups,
+        "healthcheck": _healthcheck(spec),
+        "registry_id": spec.registry_uuid,
         "created_at": time_text(capsule.created_us),
         "updated_at": time_text(capsule.updated_us),
     }
-    if admin:
-        shown["host"] = host_name
-        shown["image_pull_policy"] = spec.image_pull_policy
-        shown["privileged"] = False
-        shown["runtime"] = None
-    return shown
+    guarded = {
+        "host": host_name,
+        "image_pull_policy": spec.image_pull_policy,
+        "privileged": spec.privileged,
+        "runtime": capsule.spec.runtime or None,
+    }
+    return shown | {field: value for field, value in guarded.items() if field in seen}
 
 
-def container_piece(capsule: Capsule, *, admin: bool) -> Piece:
+def container_piece(capsule: Capsule, *, seen: frozenset[str]) -> Piece:
     """The same as an item of lists, to be filled in when it is read."""
     blanks = Blanks()
-    shown = container(capsule, 0, admin=admin, host_name=blanks.HOST)
+    shown = container(capsule, 0, seen=seen, host_name=blanks.HOST)
     report = capsule.report.containers[0] if capsule.report.containers else None
     shown["status_detail"] = blanks.detail(shown["status"], report)
     return blanks.piece(capsule, shown)

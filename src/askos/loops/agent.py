@@ -205,7 +205,7 @@ class Agent:
             case reconcile.RemoveSandbox(sandbox_id):
                 await self.runtime.remove_sandbox(sandbox_id)
                 self.disown(sandbox_id)
-            case reconcile.RemoveLogs():
+            case reconcile.TearDown():
                 await asyncio.to_thread(shutil.rmtree, self.log_root / a.capsule_uuid, ignore_errors=True)
         return None
 

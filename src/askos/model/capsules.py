@@ -27,9 +27,23 @@ WishState = Literal["created", "running", "stopped", "paused", "deleted"]
 """Where the user wants the capsule to be. "deleted" is final: no other wish follows it."""
 
 Task = Literal[
-    "creating", "starting", "stopping", "rebooting", "killing", "pausing", "unpausing", "rebuilding", "deleting"
+    "creating",
+    "starting",
+    "stopping",
+    "rebooting",
+    "killing",
+    "pausing",
+    "unpausing",
+    "rebuilding",
+    "deleting",
+    "updating",
+    "network_attaching",
+    "network_detaching",
+    "sg_adding",
+    "sg_removing",
 ]
-"""Which request led to the present wish; shown as Zun's task_state until the agent has fulfilled it."""
+"""Which request led to the present wish; shown as Zun's task_state until the agent has fulfilled it ("updating" is not
+shown: Zun has no word for it)."""
 
 CapsuleState = Literal["none", "created", "running", "paused", "restarting", "exited", "error"]
 """What the agent sees. "none": nothing is on the host (yet). "created": ready to start. "restarting": ended, and

@@ -44,6 +44,8 @@ class SecurityGroup(msgspec.Struct, frozen=True):
     rules: list[SecurityRule] = []
     created_us: int = 0
     updated_us: int = 0
+    changed: int = 0
+    is_default: bool = False
 
 
 class FloatingIp(msgspec.Struct, frozen=True):
@@ -90,3 +92,134 @@ class NetworkState(msgspec.Struct, frozen=True):
     ports: list[HostPort] = []
     groups: list[HostGroup] = []
     floating: list[HostFloating] = []
+
+
+# -- the network service's records -------------------------------------------------------------------------------------
+
+PORT_OWNER = "compute:askos"
+"""Neutron's device_owner of a port that a capsule has."""
+ROUTER_OWNER = "network:router_interface"
+"""The same of a router's."""
+
+
+class Subnet(msgspec.Struct, frozen=True):
+    """The IPv4 range of a network."""
+
+    uuid: str
+    network_uuid: str
+    project_id: str
+    name: str
+    cidr: str
+    gateway: str
+    """The bridge's address, where the name service answers."""
+    gateway_disabled: bool = False
+    """Nothing leads out of the network; shown as gateway_ip null."""
+    description: str = ""
+    dhcp: bool = True
+    """As the user likes to have it shown: addresses are set without DHCP."""
+    ranges: list[tuple[str, str]] = []
+    """First and last of the addresses that are given away unasked; empty: all but the gateway's."""
+    pool_uuid: str | None = None
+    created_us: int = 0
+    updated_us: int = 0
+    changed: int = 0
+    """How often it was changed: Neutron's revision_number."""
+
+
+class TenantNetwork(msgspec.Struct, frozen=True):
+    """A network as the network service knows it; a host knows `model.capsules.Network`."""
+
+    uuid: str
+    project_id: str
+    name: str
+    description: str = ""
+    shared: bool = False
+    external: bool = False
+    subnet: Subnet | None = None
+    created_us: int = 0
+    updated_us: int = 0
+    changed: int = 0
+
+
+class TenantPort(msgspec.Struct, frozen=True):
+    """A port as the network service knows it; a host knows `model.capsules.Port`."""
+
+    uuid: str
+    network_uuid: str
+    subnet_uuid: str
+    project_id: str
+    address: str
+    mac: str
+    name: str = ""
+    description: str = ""
+    groups: list[str] = []
+    """Security groups, by uuid."""
+    secured: bool = True
+    """False: no walls around it."""
+    capsule_uuid: str = ""
+    preserve: bool = False
+    device_id: str = ""
+    """The capsule, the router, or what a user wrote."""
+    device_owner: str = ""
+    host: str = ""
+    """The name of the host on which its capsule runs now, else empty."""
+    created_us: int = 0
+    updated_us: int = 0
+    changed: int = 0
+
+
+class FloatingAddress(msgspec.Struct, frozen=True):
+    """A floating address as the network service knows it."""
+
+    address: FloatingIp
+    description: str = ""
+    port: TenantPort | None = None
+    router_uuid: str | None = None
+    """A router that leads from the port's network to the outside, if the user has made one."""
+    updated_us: int = 0
+    changed: int = 0
+
+
+class Router(msgspec.Struct, frozen=True):
+    """A router, as a record: networks find their way out without one."""
+
+    uuid: str
+    project_id: str
+    name: str
+    description: str = ""
+    enabled: bool = True
+    network_uuid: str | None = None
+    """The external network that it leads to."""
+    address: str | None = None
+    """Its own on that network."""
+    subnet_uuid: str | None = None
+    """The external network's."""
+    created_us: int = 0
+    updated_us: int = 0
+    changed: int = 0
+
+
+class SubnetPool(msgspec.Struct, frozen=True):
+    """Ranges out of which subnets can be cut."""
+
+    uuid: str
+    project_id: str
+    name: str
+    prefixes: list[str]
+    prefix_default: int
+    prefix_min: int
+    prefix_max: int
+    description: str = ""
+    shared: bool = False
+    created_us: int = 0
+    updated_us: int = 0
+    changed: int = 0
+
+
+class NetWish(msgspec.Struct, frozen=True):
+    """One network that a capsule is to be on: by network or by an existing port, or, with neither, the project's usual
+    one. `address` is the fixed address wished, if any."""
+
+    network_uuid: str = ""
+    port_uuid: str = ""
+    address: str = ""

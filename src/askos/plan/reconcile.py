@@ -2,193 +2,115 @@
 
 The agent looks, asks `decide`, performs the actions it returns, and looks again, until there is nothing to do. A
 crash between any two lines is an ordinary case: everything that `decide` knows comes from the assignment, from
-the runtime's own records and from the last report, never from a memory of what was done before.
+the runtime's own records and from the last report, never from a memory of what was done before. (What the agent
+remembers beside that, such as volumes that are set up, only saves it from doing the same once more.)
 
-A *run* is one start that the user asked for (create with run, start, reboot); `Wish.run` counts them and each is
-started at most once; only a start that was broken off before it was confirmed is done again. An *attempt* is a
-restart by policy within a run. The runtime keeps both numbers as labels.
+A *run* is one start that the user asked for (create with run, start, reboot, rebuild); `Wish.run` counts them and
+each is started at most once; only a start that was broken off before it was confirmed is done again. An *attempt* is
+a restart by policy, or by healing, within a run. The runtime keeps both numbers as labels.
 
 CRI cannot start a container a second time. A start after a stop is therefore a new container that takes the
-writable layer of the old one over (`CarryLayer`), and the old one is removed once the new one runs.
+writable layer of the old one over (`CarryLayer`), and the old one is removed once the new one runs. A rebuild
+(`Wish.rebuilt_run`) removes the old one first, so that there is nothing to take over.
 """
 
 from __future__ import annotations
 
 import msgspec
 
-from askos.model.capsules import (
-    Assignment,
-    CapsuleState,
-    ContainerReport,
-    ContainerSpec,
-    Report,
-    RestartPolicy,
-)
+from askos.model.capsules import Assignment, CapsuleState, RestartPolicy
 from askos.model.images import normalise
 from askos.plan import backoff
-
-
-class Sandbox(msgspec.Struct, frozen=True):
-    """A sandbox as seen; the fields of `ports.runtime.Sandbox` that decisions need."""
-
-    id: str
-    attempt: int
-    ready: bool
-
-
-class Container(msgspec.Struct, frozen=True):
-    """A container as seen; the fields of `ports.runtime.Container` that decisions need."""
-
-    id: str
-    sandbox_id: str
-    name: str
-    run: int
-    attempt: int
-    state: str
-    image_id: str = ""
-    exit_code: int | None = None
-    reason: str | None = None
-    message: str | None = None
-    started_us: int | None = None
-    finished_us: int | None = None
-    spec_hash: str = ""
-
-
-class Image(msgspec.Struct, frozen=True):
-    """The image of a container spec as found on the host."""
-
-    id: str
-    entrypoint: list[str]
-    command: list[str]
-
-
-class Trouble(msgspec.Struct, frozen=True):
-    """An action failed while working on `generation`. `final`: trying again cannot help."""
-
-    generation: int
-    message: str
-    final: bool
-    retry_us: int = 0
-
-
-class Observed(msgspec.Struct, frozen=True):
-    """Everything seen on the host for one capsule. `pulled`: the generation for which a pull has succeeded."""
-
-    sandboxes: list[Sandbox] = []
-    containers: list[Container] = []
-    image: Image | None = None
-    pulled: int = 0
-    logs: bool = False
-    """Whether the capsule's log folder exists."""
-
-
-class PullImage(msgspec.Struct, frozen=True, tag=True):
-    """Fetch the image."""
-
-    ref: str
-
-
-class RunSandbox(msgspec.Struct, frozen=True, tag=True):
-    """Make a sandbox with its network."""
-
-    attempt: int
-
-
-class CreateContainer(msgspec.Struct, frozen=True, tag=True):
-    """Make a container in a ready sandbox."""
-
-    sandbox_id: str
-    sandbox_attempt: int
-    run: int
-    attempt: int
-    image_id: str
-
-
-class CarryLayer(msgspec.Struct, frozen=True, tag=True):
-    """Exchange the writable layers of two containers that do not run; done once for each pair, however often."""
-
-    from_id: str
-    to_id: str
-
-
-class StartContainer(msgspec.Struct, frozen=True, tag=True):
-    """Start a created container."""
-
-    container_id: str
-
-
-class StopContainer(msgspec.Struct, frozen=True, tag=True):
-    """Stop a container: its stop signal, and SIGKILL after the grace."""
-
-    container_id: str
-    timeout_s: int
-
-
-class RemoveContainer(msgspec.Struct, frozen=True, tag=True):
-    """Remove a container that is not needed any more."""
-
-    container_id: str
-
-
-class StopSandbox(msgspec.Struct, frozen=True, tag=True):
-    """Stop a sandbox; frees its network."""
-
-    sandbox_id: str
-
-
-class RemoveSandbox(msgspec.Struct, frozen=True, tag=True):
-    """Remove a stopped sandbox with its containers."""
-
-    sandbox_id: str
-
-
-class RemoveLogs(msgspec.Struct, frozen=True, tag=True):
-    """Remove the capsule's log folder."""
-
-
-Action = (
-    PullImage
-    | RunSandbox
-    | CreateContainer
-    | CarryLayer
-    | StartContainer
-    | StopContainer
-    | RemoveContainer
-    | StopSandbox
-    | RemoveSandbox
-    | RemoveLogs
+from askos.plan.container_report import hostname
+from askos.plan.container_report import ordered as _ordered
+from askos.plan.container_report import report as _report
+from askos.plan.container_steps import (
+    Action,
+    CarryLayer,
+    Container,
+    CreateContainer,
+    Decision,
+    Health,
+    Image,
+    Observed,
+    PauseContainer,
+    PullImage,
+    RemoveContainer,
+    RemoveSandbox,
+    RunSandbox,
+    Sandbox,
+    SetUpVolumes,
+    StartContainer,
+    StopContainer,
+    StopSandbox,
+    SyncNetwork,
+    TearDown,
+    Trouble,
+    UnpauseContainer,
+    UpdateLimits,
+    with_made,
 )
 
+__all__ = [
+    "Action",
+    "CarryLayer",
+    "Container",
+    "CreateContainer",
+    "Decision",
+    "Health",
+    "Image",
+    "Observed",
+    "PauseContainer",
+    "PullImage",
+    "RemoveContainer",
+    "RemoveSandbox",
+    "RunSandbox",
+    "Sandbox",
+    "SetUpVolumes",
+    "StartContainer",
+    "StopContainer",
+    "StopSandbox",
+    "SyncNetwork",
+    "TearDown",
+    "Trouble",
+    "UnpauseContainer",
+    "UpdateLimits",
+    "decide",
+    "hostname",
+    "shares",
+    "wants_restart",
+    "wants_volumes",
+    "with_made",
+]
 
-class Decision(msgspec.Struct, frozen=True):
-    """What to do now, what to tell the server, and when to look again at the latest (None: when woken)."""
-
-    actions: list[Action]
-    report: Report
-    gone: bool = False
-    look_us: int | None = None
-
-
-def with_made(seen: Observed, action: Action, made: str, name: str) -> Observed:
-    """What is seen once an action has made something, whose id is `made`. `name`: of the container's spec."""
-    if isinstance(action, RunSandbox):
-        return msgspec.structs.replace(seen, sandboxes=[*seen.sandboxes, Sandbox(made, action.attempt, ready=True)])
-    if isinstance(action, CreateContainer):
-        new = Container(
-            id=made,
-            sandbox_id=action.sandbox_id,
-            name=name,
-            run=action.run,
-            attempt=action.attempt,
-            state="created",
-            image_id=action.image_id,
-        )
-        return msgspec.structs.replace(seen, containers=[*seen.containers, new])
-    return seen
+_LIVE = ("running", "paused", "unknown")
+"""States of containers that have to be stopped before anything else can be done with them."""
 
 
 def decide(assignment: Assignment, seen: Observed, trouble: Trouble | None, now_us: int) -> Decision:
     """The next actions for one capsule. Actions are performed in order; after a failing one the rest is dropped."""
+    decision = _decide(assignment, seen, trouble, now_us)
+    if wants_volumes(assignment) and not seen.volumes:
+        # Files that are given to a new container may lie in a file system of the capsule's own.
+        needing = (CreateContainer, CarryLayer, StartContainer)
+        if any(isinstance(action, needing) for action in decision.actions):
+            actions: list[Action] = [SetUpVolumes(), *decision.actions]
+            return msgspec.structs.replace(decision, actions=actions)
+    return decision
+
+
+def wants_volumes(a: Assignment) -> bool:
+    """Whether the container needs anything set up on the host's disk."""
+    spec = a.spec.containers[0]
+    return bool(spec.mounts) or spec.disk_gib > 0
+
+
+def shares(cpu: float) -> int:
+    """The kernel's shares for Zun's number of CPUs."""
+    return max(2, int(1024 * cpu))
+
+
+def _decide(assignment: Assignment, seen: Observed, trouble: Trouble | None, now_us: int) -> Decision:
     wish = assignment.wish
     if trouble is not None and trouble.generation != wish.generation:
         trouble = None
@@ -197,9 +119,10 @@ def decide(assignment: Assignment, seen: Observed, trouble: Trouble | None, now_
     if trouble is not None and trouble.final:
         return _failed(assignment, seen, trouble.message, now_us)
     if trouble is not None and now_us < trouble.retry_us:
-        report = _report(assignment, seen, "none", now_us, settled=False, reason=trouble.message)
+        state = assignment.report.state
+        report = _report(assignment, seen, state, now_us, settled=False, reason=trouble.message)
         return Decision([], report, look_us=trouble.retry_us)
-    if wish.state == "running":
+    if wish.state in ("running", "paused"):
         return _run(assignment, seen, now_us)
     if wish.state == "stopped":
         return _stop(assignment, seen, now_us)
@@ -218,15 +141,13 @@ def _delete(a: Assignment, seen: Observed, trouble: Trouble | None, now_us: int)
     )
     if trouble is not None and now_us < trouble.retry_us:
         return Decision([], report, look_us=trouble.retry_us)
-    actions: list[Action] = [
-        StopContainer(c.id, a.wish.stop_timeout_s) for c in seen.containers if c.state in ("running", "unknown")
-    ]
+    actions: list[Action] = [StopContainer(c.id, a.wish.stop_timeout_s) for c in seen.containers if c.state in _LIVE]
     actions += [StopSandbox(s.id) for s in seen.sandboxes if s.ready]
     actions += [RemoveSandbox(s.id) for s in seen.sandboxes]
     known = {s.id for s in seen.sandboxes}
     actions += [RemoveContainer(c.id) for c in seen.containers if c.sandbox_id not in known]
-    if not actions and seen.logs:
-        actions.append(RemoveLogs())
+    if not actions and (seen.logs or seen.folders):
+        actions.append(TearDown())
     return Decision(actions, report, gone=not actions)
 
 
@@ -235,15 +156,31 @@ def _prepare(a: Assignment, seen: Observed, now_us: int) -> Decision:
     if pull is not None:
         progress = _report(a, seen, "none", now_us, settled=False, progress="image_pulling")
         return Decision([pull], progress)
-    return Decision([], _report(a, seen, "created", now_us, settled=True))
+    if seen.containers:
+        # It was running or stopped, and has been rebuilt since.
+        removal = _report(a, seen, "none", now_us, settled=False, progress="container_rebuilding")
+        return Decision(_clear(a, seen.containers), removal)
+    if wants_volumes(a) and not seen.volumes:
+        # Now rather than at the start: a volume that cannot be used is the creation's failure.
+        return Decision([SetUpVolumes()], _report(a, seen, "none", now_us, settled=False))
+    actions: list[Action] = [StopSandbox(s.id) for s in seen.sandboxes if s.ready]
+    return Decision(actions, _report(a, seen, "created", now_us, settled=not actions))
 
 
 def _run(a: Assignment, seen: Observed, now_us: int) -> Decision:
     wish, ordered = a.wish, _ordered(seen)
+    stale = [c for c in ordered if c.run < wish.rebuilt_run]
+    if stale:
+        # The image first: the old container serves until there is something to replace it.
+        pull = _pull(a, seen)
+        progress = "image_pulling" if pull is not None else "container_rebuilding"
+        report = _report(a, seen, a.report.state, now_us, settled=False, progress=progress)
+        return Decision([pull] if pull is not None else _clear(a, stale), report)
+
     current = next((c for c in reversed(ordered) if c.run == wish.run), None)
     older = [c for c in ordered if c.run < wish.run]
 
-    running_older = [c for c in older if c.state in ("running", "unknown")]
+    running_older = [c for c in older if c.state in _LIVE]
     if running_older:
         report = _report(a, seen, "running", now_us, settled=False, progress="container_rebooting")
         return Decision([StopContainer(c.id, wish.stop_timeout_s) for c in running_older], report)
@@ -264,12 +201,8 @@ def _run(a: Assignment, seen: Observed, now_us: int) -> Decision:
         # not run, so this is no end: it is made again. CRI cannot start it a second time.
         report = _report(a, seen, "none", now_us, settled=False, progress="container_creating")
         return Decision(_discard(seen, [current]), report)
-    if current.state == "running":
-        actions: list[Action] = [RemoveContainer(c.id) for c in ordered if c.id != current.id]
-        for sandbox in seen.sandboxes:
-            if sandbox.id != current.sandbox_id:
-                actions += [StopSandbox(sandbox.id), RemoveSandbox(sandbox.id)]
-        return Decision(actions, _report(a, seen, "running", now_us, settled=True))
+    if current.state in ("running", "paused"):
+        return _keep(a, seen, current, now_us)
     if current.state == "unknown":
         # The runtime lost track of it; only ending it makes its state known again.
         report = _report(a, seen, "running", now_us, settled=False)
@@ -277,7 +210,79 @@ def _run(a: Assignment, seen: Observed, now_us: int) -> Decision:
     return _ended(a, seen, current, now_us)
 
 
+def _keep(a: Assignment, seen: Observed, current: Container, now_us: int) -> Decision:
+    """It runs, or is paused: see that nothing else is there, and that it is as it is to be."""
+    state: CapsuleState = "paused" if current.state == "paused" else "running"
+    if state == "running" and a.spec.auto_heal and _is_unhealthy(a, seen, current):
+        return _heal(a, seen, current, now_us)
+    actions: list[Action] = [RemoveContainer(c.id) for c in _ordered(seen) if c.id != current.id]
+    for sandbox in seen.sandboxes:
+        if sandbox.id != current.sandbox_id:
+            actions += [StopSandbox(sandbox.id), RemoveSandbox(sandbox.id)]
+    changes: list[Action] = []
+    if _limits_differ(a, current):
+        changes.append(UpdateLimits(current.id))
+    if seen.wired.get(current.sandbox_id) != [port.uuid for port in a.ports]:
+        changes.append(SyncNetwork(current.sandbox_id))
+    progress = None
+    if a.wish.state == "paused" and state == "running":
+        changes.append(PauseContainer(current.id))
+        progress = "container_pausing"
+    elif a.wish.state == "running" and state == "paused" and not seen.committing:
+        changes.append(UnpauseContainer(current.id))
+        progress = "container_unpausing"
+    left = [action for action in changes if type(action).__name__ not in seen.refused]
+    reasons = [seen.refused[name] for name in (type(action).__name__ for action in changes) if name in seen.refused]
+    # After a restart of the agent the network is looked at once more, which changes nothing and is nobody's business.
+    known = a.report.settled and a.report.generation == a.wish.generation
+    quiet = not left or (known and all(isinstance(action, SyncNetwork) for action in left))
+    report = _report(
+        a,
+        seen,
+        state,
+        now_us,
+        settled=quiet,
+        reason=" ".join(reasons) or None,
+        progress=progress if left else None,
+    )
+    return Decision([*actions, *left], report)
+
+
+def _limits_differ(a: Assignment, current: Container) -> bool:
+    spec = a.spec.containers[0]
+    wanted = (shares(spec.cpu), spec.memory_mib << 20)
+    has = (current.cpu_shares, current.memory_bytes)
+    return any(known and known != wish for known, wish in zip(has, wanted, strict=True))
+
+
+def _is_unhealthy(a: Assignment, seen: Observed, current: Container) -> bool:
+    health = seen.health.get(current.id)
+    if health is not None:
+        return health.state == "unhealthy"
+    return any(c.container_id == current.id and c.health == "unhealthy" for c in a.report.containers)
+
+
+def _heal(a: Assignment, seen: Observed, current: Container, now_us: int) -> Decision:
+    """Remove what does not do its work any more: what is missing is made again, see `_lost`."""
+    started_us = current.started_us or now_us
+    due_us = started_us + backoff.restart_delay_us(current.attempt, now_us - started_us)
+    state: CapsuleState = "running" if current.state == "running" else "restarting"
+    if now_us < due_us:
+        return Decision([], _report(a, seen, state, now_us, settled=True), look_us=due_us)
+    message = "Its health check failed, so it is made again."
+    report = _report(a, seen, state, now_us, settled=False, reason=message, progress="container_rebuilding")
+    return Decision(_clear(a, [current]), report)
+
+
+def _clear(a: Assignment, unwanted: list[Container]) -> list[Action]:
+    """Remove containers together with their files."""
+    actions: list[Action] = [StopContainer(c.id, a.wish.stop_timeout_s) for c in unwanted if c.state in _LIVE]
+    return [*actions, *(RemoveContainer(c.id) for c in unwanted)]
+
+
 def _ended(a: Assignment, seen: Observed, current: Container, now_us: int) -> Decision:
+    if a.spec.auto_heal and _is_unhealthy(a, seen, current):
+        return _heal(a, seen, current, now_us)
     policy = a.spec.restart_policy
     if not wants_restart(policy, current.exit_code or 0, current.attempt):
         report = _report(a, seen, "exited", now_us, settled=True)
@@ -300,14 +305,19 @@ def wants_restart(policy: RestartPolicy, exit_code: int, attempt: int) -> bool:
 
 
 def _bring_up(a: Assignment, seen: Observed, *, run: int, attempt: int, now_us: int) -> Decision:
-    state: CapsuleState = "none" if run == 1 and attempt == 0 else "exited"
+    first = attempt == 0 and run in (1, a.wish.rebuilt_run)
+    state: CapsuleState = "none" if first else "restarting" if attempt else "exited"
     # A later run keeps the image of the first: its files lie over just that image.
     before = _ordered(seen)[-1].image_id if seen.containers else ""
     pull = None if before else _pull(a, seen)
     if pull is not None:
         return Decision([pull], _report(a, seen, state, now_us, settled=False, progress="image_pulling"))
     progress = "container_creating" if run == 1 else "container_starting"
+    if attempt and not seen.containers:
+        progress = "container_rebuilding"
     report = _report(a, seen, state, now_us, settled=False, progress=progress)
+    if wants_volumes(a) and not seen.volumes:
+        return Decision([SetUpVolumes()], report)
     sandbox = max((s for s in seen.sandboxes if s.ready), key=lambda s: s.attempt, default=None)
     if sandbox is None:
         newest = max((s.attempt for s in seen.sandboxes), default=-1)
@@ -317,7 +327,8 @@ def _bring_up(a: Assignment, seen: Observed, *, run: int, attempt: int, now_us: 
 
 
 def _start(a: Assignment, seen: Observed, current: Container, now_us: int) -> Decision:
-    report = _report(a, seen, "none", now_us, settled=False, progress="container_starting")
+    state: CapsuleState = "restarting" if current.attempt else "none"
+    report = _report(a, seen, state, now_us, settled=False, progress="container_starting")
     sandbox = next((s for s in seen.sandboxes if s.id == current.sandbox_id), None)
     if sandbox is None or not sandbox.ready:
         # Its sandbox is gone (a crash, a reboot): it can never start, so make another.
@@ -331,7 +342,7 @@ def _start(a: Assignment, seen: Observed, current: Container, now_us: int) -> De
 
 
 def _stop(a: Assignment, seen: Observed, now_us: int) -> Decision:
-    running = [c for c in seen.containers if c.state in ("running", "unknown")]
+    running = [c for c in seen.containers if c.state in _LIVE]
     if running:
         report = _report(a, seen, "running", now_us, settled=False)
         return Decision([StopContainer(c.id, a.wish.stop_timeout_s) for c in running], report)
@@ -375,7 +386,7 @@ def _lost(a: Assignment, seen: Observed, now_us: int) -> Decision:
         kept = a.report
         return Decision([], kept)
     last = a.report.containers[0]
-    if a.spec.restart_policy.name in ("always", "unless-stopped"):
+    if a.spec.auto_heal or a.spec.restart_policy.name in ("always", "unless-stopped"):
         return _bring_up(a, seen, run=a.wish.run, attempt=last.restarts + 1, now_us=now_us)
     message = "The container is gone from its host: something outside Askos removed it. Start it to make it again."
     return Decision([], _report(a, seen, "error", now_us, settled=True, reason=message))
@@ -389,10 +400,6 @@ def _ever_started(a: Assignment) -> bool:
     return any(c.started_us is not None for c in a.report.containers)
 
 
-def _ordered(seen: Observed) -> list[Container]:
-    return sorted(seen.containers, key=lambda c: (c.run, c.attempt))
-
-
 def _pull(a: Assignment, seen: Observed) -> PullImage | None:
     spec = a.spec.containers[0]
     if spec.image_pull_policy == "always" and seen.pulled != a.wish.generation:
@@ -400,62 +407,3 @@ def _pull(a: Assignment, seen: Observed) -> PullImage | None:
     if seen.image is None:
         return PullImage(normalise(spec.image))
     return None
-
-
-def _report(
-    a: Assignment,
-    seen: Observed,
-    state: CapsuleState,
-    now_us: int,
-    *,
-    settled: bool,
-    reason: str | None = None,
-    progress: str | None = None,
-) -> Report:
-    return Report(
-        generation=a.wish.generation,
-        settled=settled,
-        state=state,
-        reason=reason,
-        progress=progress,
-        hostname=hostname(a),
-        containers=[_container_report(a, spec, seen) for spec in a.spec.containers],
-        observed_us=now_us,
-    )
-
-
-def hostname(a: Assignment) -> str:
-    """The host name seen inside: as asked for, else the first twelve characters of the uuid."""
-    return a.spec.hostname or a.capsule_uuid.replace("-", "")[:12]
-
-
-def _container_report(a: Assignment, spec: ContainerSpec, seen: Observed) -> ContainerReport:
-    before = next((c for c in a.report.containers if c.name == spec.name), ContainerReport(spec.name))
-    image = seen.image
-    entrypoint, command = spec.entrypoint, spec.command
-    if image is not None:
-        if command is None:
-            command = image.command if entrypoint is None else []
-        if entrypoint is None:
-            entrypoint = image.entrypoint
-    else:
-        entrypoint = entrypoint if entrypoint is not None else before.entrypoint
-        command = command if command is not None else before.command
-    started = [c for c in _ordered(seen) if c.name == spec.name and c.state != "created"]
-    if not started:
-        return msgspec.structs.replace(before, entrypoint=entrypoint, command=command)
-    c = started[-1]
-    return ContainerReport(
-        name=spec.name,
-        state="running" if c.state == "running" else "exited" if c.state == "exited" else "waiting",
-        reason=c.reason,
-        message=c.message,
-        run=c.run,
-        restarts=c.attempt,
-        exit_code=c.exit_code,
-        started_us=c.started_us,
-        finished_us=c.finished_us,
-        image_id=c.image_id or None,
-        entrypoint=entrypoint,
-        command=command,
-    )

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from askos.model.capsules import CapsuleState, ContainerReport, Placement, Report, Task, Wish
 
-TASK_STATES: dict[Task, str] = {
+TASK_STATES: dict[Task, str | None] = {
     "creating": "container_creating",
     "starting": "container_starting",
     "stopping": "container_stopping",
@@ -20,7 +20,14 @@ TASK_STATES: dict[Task, str] = {
     "unpausing": "container_unpausing",
     "rebuilding": "container_rebuilding",
     "deleting": "container_deleting",
+    "updating": None,
+    "network_attaching": "network_attaching",
+    "network_detaching": "network_detaching",
+    "sg_adding": "sg_adding",
+    "sg_removing": "sg_removing",
 }
+_CHANGES = frozenset({"updating", "network_attaching", "network_detaching", "sg_adding", "sg_removing"})
+"""Tasks that change a container where it stands: its status is the one it has."""
 
 STATUSES: dict[CapsuleState, str] = {
     "none": "Creating",
@@ -52,10 +59,16 @@ def view(wish: Wish, placement: Placement, report: Report) -> View:
         return View("Error", placement.failure, None)
     task_state = (report.progress if mine else None) or TASK_STATES[wish.task]
     reason = report.reason if mine else None
+    if mine and report.progress == "container_rebuilding":
+        return View("Rebuilding", reason, task_state)
+    if mine and report.state == "restarting":
+        return View("Restarting", reason, task_state)
     if wish.task == "creating":
         return View("Creating", reason, task_state)
     if wish.task in ("rebooting", "rebuilding"):
         return View("Restarting" if wish.task == "rebooting" else "Rebuilding", reason, task_state)
+    if wish.task in _CHANGES:
+        return View(STATUSES[report.state], report.reason, task_state)
     if report.state == "error":
         # On its way out of Error: "Error" now would make waiting clients give up.
         return View("Created", reason, task_state)
@@ -71,7 +84,8 @@ def _why_ended(report: Report) -> str | None:
 
 def is_settled(wish: Wish, placement: Placement, report: Report) -> bool:
     """Whether nothing will change unless somebody asks or a process ends."""
-    return view(wish, placement, report).task_state is None
+    fulfilled = report.generation == wish.generation and report.settled
+    return wish.state != "deleted" and (fulfilled or placement.failure is not None)
 
 
 _UNITS = ((86_400, "days"), (3_600, "hours"), (60, "mins"), (1, "seconds"))
@@ -88,7 +102,7 @@ def detail_until_us(status: str, container: ContainerReport | None, now_us: int)
     """When `status_detail` will read otherwise than now, in microseconds; None: as long as nothing is reported."""
     if container is None:
         return None
-    if status == "Running":
+    if status in ("Running", "Paused"):
         since_us = container.started_us
     elif status in ("Stopped", "Error") and container.exit_code is not None:
         since_us = container.finished_us
@@ -101,14 +115,20 @@ def detail_until_us(status: str, container: ContainerReport | None, now_us: int)
     return since_us + (age // size + 1) * size * 1_000_000
 
 
+_HEALTH = {"": "", "starting": " (health: starting)", "healthy": " (healthy)", "unhealthy": " (unhealthy)"}
+"""Docker's words."""
+
+
 def status_detail(status: str, container: ContainerReport | None, now_us: int) -> str | None:
     """Zun's one-line detail, such as "Up 5 mins" or "Exited(0) 8 mins ago "; None when there is nothing to say."""
     if container is None:
         return "Created" if status == "Created" else None
     if status == "Running" and container.started_us is not None:
-        return f"Up {_ago((now_us - container.started_us) // 1_000_000)}"
-    if status == "Restarting":
-        return "Restarting"
+        return f"Up {_ago((now_us - container.started_us) // 1_000_000)}{_HEALTH[container.health]}"
+    if status == "Paused" and container.started_us is not None:
+        return f"Up {_ago((now_us - container.started_us) // 1_000_000)} (paused)"
+    if status in ("Restarting", "Paused"):
+        return status
     if status in ("Stopped", "Error") and container.finished_us is not None and container.exit_code is not None:
         ago = _ago((now_us - container.finished_us) // 1_000_000)
         return f"Exited({container.exit_code}) {ago} ago " + ("(error)" if container.exit_code else "")

@@ -15,6 +15,7 @@ import msgspec
 from askos.model.actions import Action, NewAction
 from askos.model.capsules import Assignment, Capsule, CapsuleReport, CapsuleSpec, VolumeGrant, Wish
 from askos.model.hosts import Host, HostFacts
+from askos.model.networks import NetWish
 from askos.model.pods import Content, Event
 from askos.plan.placement import Claim, Load, Nowhere
 
@@ -22,7 +23,7 @@ Kind = Literal["container", "capsule"]
 
 
 class NewCapsule(msgspec.Struct, frozen=True):
-    """What a create writes. Its port goes on the project's network, which is made at its first use."""
+    """What a create writes."""
 
     uuid: str
     kind: Kind
@@ -38,6 +39,9 @@ class NewCapsule(msgspec.Struct, frozen=True):
     """Existing volumes to attach."""
     new_volumes: list[VolumeGrant] = []
     """Volumes to be made in the same transaction, and attached."""
+    nets: list[NetWish] = []
+    """The networks to be on, in the order of interfaces; empty: the project's usual one. `spec.security_groups` are
+    the groups of the ports; empty: the project's default group (ports of users keep theirs)."""
     unique_name: bool = False
     """Refuse a second one of this name (and the pod's namespace) in the project that is not being deleted."""
     action: NewAction | None = None
@@ -116,9 +120,31 @@ class Store(Protocol):
     """See the module's docstring for what all verbs have in common."""
 
     async def create_capsule(self, new: NewCapsule) -> Capsule:
-        """Write a capsule with a port on its project's network. With a `token` that exists already, the capsule
-        that has it is returned and nothing is written. ConflictError when no address is left, when `unique_name`
-        is broken, or when a volume is not there for this project or in use (multi-attach not allowed)."""
+        """Write a capsule with its ports. With a `token` that exists already, the capsule that has it is returned and
+        nothing is written. ConflictError when no address is left or a wished one is taken, when `unique_name` is
+        broken, or when a volume is not there for this project or in use (multi-attach not allowed). InvalidError
+        port-in-use, port-not-usable, or for an address outside of its network; NotFoundError network-not-found,
+        port-not-found; ForbiddenError external-network-attach-forbidden.
+
+        Without a wish for networks it goes on the project's oldest network, else on the oldest shared one, else on
+        the project's "default", which is then made."""
+
+    async def attach_port(self, uuid: str, wish: NetWish, action: NewAction | None = None) -> Capsule:
+        """Plug a container into one more network; its wish's generation grows (task "network_attaching"). Raises what `create_capsule` does, and
+        InvalidError when it is on that network already."""
+
+    async def detach_port(
+        self, uuid: str, *, network_uuid: str = "", port_uuid: str = "", action: NewAction | None = None
+    ) -> Capsule:
+        """Unplug a container from a network, or one port of it; its wish's generation grows (task
+        "network_detaching"). Ports of users are freed,
+        others removed. InvalidError when it is not attached."""
+
+    async def secure(
+        self, uuid: str, change: Callable[[list[str]], list[str]], action: NewAction | None = None
+    ) -> Capsule:
+        """Replace the security groups of a capsule (`spec.security_groups`, uuids) and of its ports by what `change`
+        returns for the present ones; none: the project's default group. NotFoundError."""
 
     async def update_capsule(
         self,
@@ -219,6 +245,9 @@ class Store(Protocol):
         """Pods that changed after a revision, each once, in the order of `first`; and the revision up to which this
         covers all changes (those of at most `limit` at a time). InvalidError with code "revision-gone" when some are
         forgotten already, or when there is no such revision yet."""
+
+    async def moved_projects(self, after: int) -> list[str]:
+        """The projects of the pods that changed after a revision, as far as the change log still knows."""
 
     async def revision(self) -> int:
         """The newest revision."""

@@ -131,3 +131,15 @@ def test_an_empty_list_is_its_head():
 def test_filters(key, value, matching):
     container = {"name": "web", "status": "Running", "labels": {"app": "web"}, "image": "busybox:1"}
     assert ps.matches(container, key, value) is matching
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (-3, "0s"), (0.9, "0s"), (119, "119s"), (120, "2m"), (330, "5m30s"), (599, "9m59s"), (600, "10m"),
+        (3 * 3600 - 1, "179m"), (3 * 3600, "3h"), (5 * 3600 + 1260, "5h21m"), (30 * 3600, "30h"), (49 * 3600, "2d1h"),
+        (8 * 86400, "8d"), (400 * 86400, "400d"), (760 * 86400, "2y30d"), (9 * 365 * 86400, "9y"),
+    ],
+)  # fmt: skip
+def test_short_spans(seconds, words):
+    assert text.short_span(seconds) == words

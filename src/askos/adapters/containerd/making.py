@@ -19,6 +19,8 @@ from askos.adapters.containerd.rpc import Client, RpcError
 SANDBOX_S = 90.0
 CREATE_S = 300.0  # may unpack a large image first
 REMOVE_S = 60.0
+HELD_S = 5.0
+"""How long others may be held up for what is under way."""
 _WAIT_S = 20.0
 _SHIM_ENDS = 3
 _SHIM_S = 0.1
@@ -27,29 +29,40 @@ Existing = Callable[[], Awaitable[tuple[str, bool] | None]]
 """Finds what has the name: its id, and whether it is whole."""
 
 
+class BusyError(Exception):
+    """What is under way does not come to its end."""
+
+
 class Maker:
     """Makes sandboxes and containers. Methods raise RpcError."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        self._gate = asyncio.Condition()
+        # Nothing here waits on its way out: a task that is cancelled twice must not leave the gate closed.
         self._making = 0
+        self._idle = asyncio.Event()
         self._held = False
+        self._open = asyncio.Event()
 
     @asynccontextmanager
     async def held(self) -> AsyncIterator[None]:
-        """Hold up the making of anything, after what is under way has come to its end."""
-        async with self._gate:
-            await self._gate.wait_for(lambda: not self._held)
-            self._held = True
+        """Hold up the making of anything, after what is under way has come to its end. Raises BusyError when that
+        takes too long: one container with a large image to unpack must not keep all others waiting."""
+        while self._held:
+            await self._open.wait()
+        self._held = True
+        self._open.clear()
         try:
-            async with self._gate:
-                await self._gate.wait_for(lambda: self._making == 0)
+            try:
+                async with asyncio.timeout(HELD_S):
+                    while self._making:
+                        await self._idle.wait()
+            except TimeoutError:
+                raise BusyError(f"what is being made now takes longer than {HELD_S:g} s") from None
             yield
         finally:
-            async with self._gate:
-                self._held = False
-                self._gate.notify_all()
+            self._held = False
+            self._open.set()
 
     async def sandbox(self, request: Any, existing: Existing) -> str:
         """Run a sandbox; returns its id."""
@@ -83,9 +96,10 @@ class Maker:
         existing: Existing,
         remove: Callable[[str], Awaitable[None]],
     ) -> str:
-        async with self._gate:
-            await self._gate.wait_for(lambda: not self._held)
-            self._making += 1
+        while self._held:
+            await self._open.wait()
+        self._making += 1
+        self._idle.clear()
         try:
             deadline = asyncio.get_running_loop().time() + _WAIT_S
             while True:
@@ -103,9 +117,9 @@ class Maker:
                 else:
                     await remove(found[0])
         finally:
-            async with self._gate:
-                self._making -= 1
-                self._gate.notify_all()
+            self._making -= 1
+            if not self._making:
+                self._idle.set()
 
     async def _tolerant(self, method: str, request: Any) -> None:
         for left in range(_SHIM_ENDS, -1, -1):

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from askos.adapters.containerd import cgroups, cnicache, gvisor, mounts, teardown
+from askos.adapters.containerd.making import BusyError
 from askos.adapters.containerd.proto import containerd_api_pb2 as api
 from askos.adapters.containerd.rpc import NAMESPACE, RpcError, failed
 from askos.adapters.containerd.runtime import ContainerdRuntime
@@ -42,13 +43,16 @@ async def sweep(runtime: ContainerdRuntime, root: Path, state: Path, socket: Pat
     """
     try:
         # A shim can take its time over these, and they are in nobody's way: while they go, others are made.
-        removed = await _end_execs(runtime)
+        removed = await _end_execs(runtime, state)
         begun = time.monotonic()
         async with runtime.held():
             held = time.monotonic()
             removed += await _Sweep(runtime, root, state, socket).run()
     except RpcError as error:
         raise failed(error, "look for leftovers in containerd") from None
+    except BusyError as error:
+        _log.info("leftovers are looked for later: %s", error)
+        return removed
     ended = time.monotonic()
     if ended - begun > _LONG_S:
         _log.warning(
@@ -58,22 +62,25 @@ async def sweep(runtime: ContainerdRuntime, root: Path, state: Path, socket: Pat
     return removed
 
 
-async def _end_execs(runtime: ContainerdRuntime) -> list[str]:
+async def _end_execs(runtime: ContainerdRuntime, state: Path) -> list[str]:
     """End the processes of exec sessions of a dead predecessor, all at once, and remove their pipes."""
     if not runtime.exec_root.is_dir():
         return []
     strange = [path for path in runtime.exec_root.iterdir() if path.name not in runtime.live_execs]
-    return list(await asyncio.gather(*(_end_exec(runtime, path) for path in strange)))
+    return list(await asyncio.gather(*(_end_exec(runtime, state, path) for path in strange)))
 
 
-async def _end_exec(runtime: ContainerdRuntime, folder: Path) -> str:
+async def _end_exec(runtime: ContainerdRuntime, state: Path, folder: Path) -> str:
     container, _, exec_id = folder.name.partition(".")
     fields = {"container_id": container, "exec_id": exec_id}
+    pid_file = state / "io.containerd.runtime.v2.task" / NAMESPACE / container / f"{exec_id}.pid"
     with contextlib.ExitStack() as readers:
         # A start that was under way waits in the shim for a reader of its pipes, and holds up everything else there.
-        for path in folder.glob("std*"):
+        for path in folder.glob("std*"):  # noqa: ASYNC240 - three names
             with contextlib.suppress(OSError):
                 readers.callback(os.close, os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+        # One whose start has failed for want of a reader lives, but the shim takes it for not begun.
+        await asyncio.to_thread(_kill_process, pid_file, container)
         for method, request in (
             ("Kill", api.KillRequest(**fields, signal=_SIGKILL)),
             ("Wait", api.WaitRequest(**fields)),
@@ -212,6 +219,14 @@ class _Sweep:
                 raise
             return error.code
         return None
+
+
+def _kill_process(pid_file: Path, container: str) -> None:
+    """Kill the process that a file names, if it is one of this container."""
+    with contextlib.suppress(OSError, ValueError):
+        pid = int(pid_file.read_text())
+        if container in Path(f"/proc/{pid}/cgroup").read_text():
+            os.kill(pid, _SIGKILL)
 
 
 def _children(folder: Path) -> list[Path]:

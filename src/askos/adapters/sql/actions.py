@@ -23,7 +23,13 @@ async def begin(
 
 
 async def note(
-    connection: AsyncConnection, capsule_uuid: str, action: NewAction, start_us: int, failure: str | None, now_us: int
+    connection: AsyncConnection,
+    capsule_uuid: str,
+    action: NewAction,
+    *,
+    start_us: int,
+    failure: str | None,
+    now_us: int,
 ) -> None:
     """Note an action that made no wish, and is over."""
     event = _event(action.action, start_us, now_us, failure)

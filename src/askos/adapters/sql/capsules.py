@@ -196,7 +196,9 @@ class CapsuleStore(Base):
         async with self._db.write() as connection:
             there = select(capsules.c.uuid).where(capsules.c.uuid == uuid)
             if (await connection.execute(there)).first() is not None:
-                await sql_actions.note(connection, uuid, action, start_us, failure, self._clock())
+                await sql_actions.note(
+                    connection, uuid, action, start_us=start_us, failure=failure, now_us=self._clock()
+                )
 
     async def capsule(self, ident: str, project_id: str | None, kind: Kind, namespace: str | None = None) -> Capsule:
         """See `ports.store.Store`."""

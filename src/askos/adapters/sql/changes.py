@@ -83,6 +83,12 @@ class ChangeLog(Base):
             if (moved := _summed_up(told.get(uuid, []), living.get(uuid), revision)) is not None
         ]
 
+    async def moved_projects(self, after: int) -> list[str]:
+        """See `ports.store.Store`."""
+        query = select(changes.c.project_id).where(changes.c.revision > after, changes.c.kind == "capsule").distinct()
+        async with self._db.read() as connection:
+            return [str(project_id) for project_id in (await connection.execute(query)).scalars()]
+
     async def revision(self) -> int:
         """See `ports.store.Store`."""
         async with self._db.read() as connection:
