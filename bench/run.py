@@ -18,35 +18,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+from bench import lists
 from bench.capsules import capsules
 from bench.cloud import ASKOS, BODY, Cloud, cpu_seconds, resident_mib
 from bench.starts import starts
 
 WARM = 2
 """Sandboxes that are kept ready where warm starts are measured: the default."""
-
-
-def lists(cloud: Cloud) -> list[dict[str, Any]]:
-    """GET list with 1, 100 and 1,000 containers in the store (Created ones: the list does not care)."""
-    rows = []
-    have = 0
-    for count in (1, 100, 1000):
-        while have < count:
-            cloud.call("POST", "/v1/containers", BODY)
-            have += 1
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline:
-            listed = cloud.call("GET", "/v1/containers")["containers"]
-            if all(c["task_state"] is None for c in listed):
-                break
-            time.sleep(0.5)
-        for connections in (1, 16):
-            done = subprocess.run(
-                [sys.executable, "-m", "bench.load", str(cloud.port), "/v1/containers", str(connections), "4"],
-                input=cloud.token.encode(), stdout=subprocess.PIPE, check=True, timeout=120,
-            )  # fmt: skip
-            rows.append({"containers": count, "connections": connections, **json.loads(done.stdout)})
-    return rows
 
 
 def command_line(cloud: Cloud, runs: int = 15) -> dict[str, float]:
@@ -117,11 +95,7 @@ def show(result: dict[str, Any]) -> None:
         print(f"  askos itself: {c['kib_per_capsule']} KiB more per capsule (budget {c['kib_budget']}), idle CPU "
               f"{cpu['before']} % before, {cpu['with_all']} % with all")  # fmt: skip
         print(f"  process ends -> watch shows it: p50 {late['p50_ms']} ms, p99 {late['p99_ms']} ms over {late['ends']}")
-    if "list" in result:
-        print("\nGET /v1/containers   containers  connections  requests/s  p50 ms  p99 ms")
-        for r in result["list"]:
-            print(f"{r['containers']:>31}{r['connections']:>13}{r['requests_per_s']:>12}"
-                  f"{r['p50_ms']:>8}{r['p99_ms']:>8}")  # fmt: skip
+    lists.show(result)
     if "askos_ps" in result:
         p = result["askos_ps"]
         print(f"\naskos ps, whole process   median {p['median_ms']} ms, max {p['max_ms']} ms (budget {p['budget_ms']})")
@@ -149,9 +123,13 @@ def main() -> None:
     if only & {"lists", "cli"}:
         with Cloud() as cloud:
             if "lists" in only:
-                result["list"] = lists(cloud)
+                result["list"] = lists.containers(cloud)
             if "cli" in only:
                 result["askos_ps"] = command_line(cloud)
+    if "lists" in only:
+        with Cloud() as cloud:
+            result["watches"] = lists.watches(cloud)
+            result["capsule_list"] = lists.capsules(cloud)
     show(result)
     if os.environ.get("BENCH_JSON"):
         Path(os.environ["BENCH_JSON"]).write_text(json.dumps(result, indent=1) + "\n")

@@ -84,6 +84,17 @@ def pool(value: Any) -> str:
     return str(found)
 
 
+def outside(value: Any) -> str:
+    """An IPv4 range for floating addresses."""
+    try:
+        found = IPv4Network(text(value))
+    except ValueError:
+        raise ValueError("must be an IPv4 network, such as 172.24.4.0/24") from None
+    if not 8 <= found.prefixlen <= 29:
+        raise ValueError("must be a network between a /8 and a /29")
+    return str(found)
+
+
 def key(value: Any) -> str:
     """A secret key: 32 bytes in base64. What is wrong is said without showing it."""
     must = "must be 32 bytes in base64, such as `openssl rand -base64 32` prints"

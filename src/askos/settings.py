@@ -99,6 +99,9 @@ class Networking:
     pool: str | None = field(default=None, metadata=_as(parse.pool, "network_pool"))
     """IPv4 range out of which every project's network takes a /22. None: the first start chooses a /12 inside
     10.0.0.0/8 that overlaps no route of the machine. Set it when that range is used behind a router."""
+    external_cidr: str = field(default="172.24.4.0/24", metadata=_as(parse.outside))
+    """IPv4 range of the external network "public", out of which floating addresses are given. Hosts answer for them on
+    themselves: whoever else is to reach them needs a route to the host. It cannot change while some are given out."""
 
 
 @dataclass(frozen=True, kw_only=True)

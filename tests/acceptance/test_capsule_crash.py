@@ -1,4 +1,5 @@
-"""`kill -9` at random moments, while capsules of several containers are created and deleted.
+"""`kill -9` at random moments, while capsules of several containers are created, changed and deleted; some of them
+share volumes of the volume service, and some run in gVisor, where it is installed.
 
 ROUNDS=50 SEED=7 pytest tests/acceptance/test_capsule_crash.py --timeout 3600
 """
@@ -7,130 +8,23 @@ from __future__ import annotations
 
 import os
 import random
-import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.acceptance import crash_checks as checks
-from tests.acceptance.crash_fixtures import Api, Cloud, LostError, eventually
+from tests.acceptance.capsule_workload import BASE, ENDS, STEADY, VOLUMES, Slot, Users
+from tests.acceptance.crash_fixtures import Cloud, eventually
 
 ROUNDS = int(os.environ.get("ROUNDS", "4"))
 SEED = os.environ.get("SEED", "1")
 VICTIMS = ("askos", "containerd", "both")
 SLOTS = 12
-USERS = 4
 SETTLE_S = 90.0
-BASE = "/askos/v1/capsules"
-LIVES = ["sh", "-c", "trap 'exit 0' TERM; while :; do sleep 1 & wait $!; done"]
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containers need root")
-
-
-def container(name: str, command: list[str], **fields: Any) -> dict[str, Any]:
-    return {"name": name, "image": "busybox", "imagePullPolicy": "IfNotPresent", "command": command, **fields}
-
-
-def body(name: str, kind: str) -> dict[str, Any]:
-    """A capsule of some kind; what it must become is `ENDS[kind]`."""
-    mount = [{"name": "disk", "mountPath": "/disk"}]
-    spec: dict[str, Any] = {
-        "terminationGracePeriodSeconds": 2,
-        "volumes": [
-            {"name": "disk", "emptyDir": {}},
-            {"name": "ram", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
-            {"name": "secret", "secret": {"secretName": "s"}},
-        ],
-    }
-    check = {"exec": {"command": ["cat", "/disk/init"]}, "periodSeconds": 1}
-    lasting = container("main", LIVES, volumeMounts=mount, readinessProbe=check)
-    init = container("init", ["sh", "-c", "echo x >> /disk/init"], volumeMounts=mount)
-    side = container("side", LIVES, restartPolicy="Always", volumeMounts=[{"name": "ram", "mountPath": "/ram"}])
-    if kind == "lasting":
-        spec |= {"initContainers": [init, side], "containers": [lasting, container("other", LIVES)]}
-    elif kind == "job":
-        work = container("main", ["sh", "-c", "sleep 0.3"], volumeMounts=[{"name": "secret", "mountPath": "/s"}])
-        spec |= {"initContainers": [side], "containers": [work], "restartPolicy": "OnFailure"}
-    elif kind == "failing":
-        spec |= {"containers": [container("main", ["sh", "-c", "sleep 0.2; exit 3"])], "restartPolicy": "Never"}
-    else:
-        spec |= {"containers": [container("main", ["sh", "-c", "sleep 0.5; exit 1"]), container("other", LIVES)]}
-    content = {"secrets": {"s": {"data": {"k": "aHVzaA=="}}}}
-    return {"metadata": {"name": name}, "spec": spec, "content": content}
-
-
-ENDS = {"lasting": {"Running"}, "job": {"Succeeded"}, "failing": {"Failed"}, "flapping": {"Running"}}
-
-
-class Slot:
-    """One capsule after the other; belongs to one thread. `may`: "there", "gone" or both, when an answer was lost."""
-
-    def __init__(self, index: int) -> None:
-        self.index = index
-        self.serial = 0
-        self.kind = "lasting"
-        self.may = {"gone"}
-
-    @property
-    def name(self) -> str:
-        return f"{self.kind}-{self.index}-{self.serial}"
-
-    def act(self, api: Api, chance: random.Random) -> None:
-        if self.may == {"gone"}:
-            self.serial += 1
-            self.kind = chance.choice(["lasting", "lasting", "job", "failing", "flapping"])
-            self._ask(api, "POST", "", body(self.name, self.kind), "there")
-        elif chance.random() < 0.4:
-            grace = chance.choice(["", "?gracePeriodSeconds=0"])
-            self._ask(api, "DELETE", f"/{self.name}{grace}", None, "gone")
-
-    def _ask(self, api: Api, method: str, path: str, data: Any, then: str) -> None:
-        try:
-            answer = api.at(method, f"{BASE}{path}", data)
-        except LostError:
-            self.may.add(then)
-            raise
-        if answer.accepted:
-            self.may = {then}
-        elif answer.status == 404:
-            assert "gone" in self.may, f"{self.name} was lost"
-            self.may = {"gone"}
-        else:
-            raise AssertionError(f"{method} {self.name}: {answer.status} {answer.body!r}")
-
-
-class Users:
-    """Threads that create and delete until told to stop or until nobody answers."""
-
-    def __init__(self, cloud: Cloud, slots: list[Slot], seed: str) -> None:
-        self.failures: list[BaseException] = []
-        self._stop = threading.Event()
-        self._threads = [
-            threading.Thread(target=self._run, args=(cloud.api(), slots[n::USERS], random.Random(f"{seed}/{n}")))
-            for n in range(USERS)
-        ]
-        for thread in self._threads:
-            thread.start()
-
-    def _run(self, api: Api, slots: list[Slot], chance: random.Random) -> None:
-        try:
-            while slots and not self._stop.is_set():
-                chance.choice(slots).act(api, chance)
-                self._stop.wait(chance.uniform(0, 0.4))
-        except LostError:
-            pass
-        except BaseException as error:
-            self.failures.append(error)
-        finally:
-            api.close()
-
-    def stop(self) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join(60)
-        if self.failures:
-            raise self.failures[0]
 
 
 @pytest.fixture
@@ -161,9 +55,72 @@ def unsettled(cloud: Cloud, slots: list[Slot]) -> list[str]:
         status = each["status"]
         if "there" not in slot.may or status["phase"] not in ENDS[slot.kind]:
             wrong.append(f"{slot.name} is {status['phase']}, may be {slot.may}: {status.get('containerStatuses')}")
-        if slot.kind == "lasting" and not all(c["ready"] for c in status["containerStatuses"]):
+        if slot.kind in STEADY and not all(c["ready"] for c in status["containerStatuses"]):
             wrong.append(f"{slot.name} is not ready: {status['containerStatuses']}")
+        wrong += not_as_asked(cloud, slot, each)
     return wrong + [f"{name} exists, but nobody made it" for name in found]
+
+
+def not_as_asked(cloud: Cloud, slot: Slot, each: dict[str, Any]) -> list[str]:
+    wrong = []
+    if each["metadata"]["labels"]["n"] not in slot.label:
+        wrong.append(f"{slot.name} has the label {each['metadata']['labels']}, asked for was {slot.label}")
+    if slot.kind not in STEADY:
+        return wrong
+    (main,) = (c for c in each["status"]["containerStatuses"] if c["name"] == "main")
+    if main["image"] not in slot.image or each["spec"]["containers"][0]["image"] != main["image"]:
+        wrong.append(f"{slot.name} has the image {main['image']}, asked for was {slot.image}")
+    if each["status"]["observedGeneration"] != each["metadata"]["generation"]:
+        wrong.append(f"{slot.name} is behind: {each['status']['observedGeneration']} {each['metadata']['generation']}")
+    held = secret_of(cloud, each)
+    if held not in slot.secret:
+        wrong.append(f"{slot.name} holds the secret {held!r}, asked for was {slot.secret}")
+    return wrong
+
+
+def secret_of(cloud: Cloud, each: dict[str, Any]) -> bytes:
+    try:
+        return (cloud.data / "capsules" / each["id"] / "secret" / "secret" / "k").read_bytes()
+    except FileNotFoundError:
+        return b""
+
+
+class Ledger:
+    """What was once written into the volumes must never be missing again."""
+
+    def __init__(self, cloud: Cloud) -> None:
+        self._cloud = cloud
+        self._lines: dict[str, list[str]] = {}
+        for number in range(VOLUMES):
+            asked = {"name": f"data-{number}", "size_gib": 1, "multiattach": True}
+            answer = cloud.client.at("POST", "/askos/v1/volumes", asked)
+            assert answer.status == 201, answer.body
+
+    def check(self, found: dict[str, dict[str, Any]], slots: list[Slot]) -> None:
+        users: dict[str, set[str]] = {f"data-{number}": set() for number in range(VOLUMES)}
+        for slot in (s for s in slots if s.kind == "keeping" and s.name in found):
+            users[slot.volume].add(found[slot.name]["id"])
+            folder = self._cloud.data / "capsules" / found[slot.name]["id"] / "block" / "claim"
+            lines = self._read(folder / "starts")
+            assert slot.name in lines, f"{slot.name} did not write into {slot.volume}: {lines}"
+            assert lines == self._read(folder / "a/b/starts"), f"{slot.volume} differs by its sub path"
+            before = self._lines.get(slot.volume, [])
+            assert lines[: len(before)] == before, f"{slot.volume} lost what was in it: {before}, now {lines}"
+            self._lines[slot.volume] = lines
+        shown = self._cloud.client.at("GET", "/askos/v1/volumes").json()["volumes"]
+        assert {v["name"]: set(v["attachments"]) for v in shown} == users
+
+    @staticmethod
+    def _read(path: Path) -> list[str]:
+        return path.read_text().splitlines()
+
+    def remove(self) -> None:
+        """All of them; then no file may be left."""
+        for volume in self._cloud.client.at("GET", "/askos/v1/volumes").json()["volumes"]:
+            answer = self._cloud.client.at("DELETE", f"/askos/v1/volumes/{volume['id']}")
+            assert answer.status == 202, answer.body
+        wrong = eventually(lambda: [str(path) for path in (self._cloud.data / "volumes").iterdir()], 30)
+        assert not wrong, f"files of volumes are left: {wrong}"
 
 
 def lives(each: dict[str, Any]) -> list[tuple[str, str, int, str]]:
@@ -178,9 +135,11 @@ def test_capsules_killed_at_random(cloud: Cloud) -> None:
     chance = random.Random(SEED)
     slots = [Slot(n) for n in range(SLOTS)]
     try:
+        ledger = Ledger(cloud)
         for number in range(ROUNDS):
             one_round(cloud, slots, chance, number)
-        the_end(cloud)
+            ledger.check(shown(cloud), slots)
+        the_end(cloud, ledger)
     except Exception as error:
         raise AssertionError(f"SEED={SEED} ROUNDS={ROUNDS}: {error}\n{cloud.log_tail()}") from error
 
@@ -189,7 +148,7 @@ def one_round(cloud: Cloud, slots: list[Slot], chance: random.Random, number: in
     victim = VICTIMS[number % len(VICTIMS)]
     delay = chance.uniform(0.5, 4.0)
     before = shown(cloud)
-    steady = [s for s in slots if s.name in before and s.kind == "lasting"]
+    steady = [s for s in slots if s.name in before and s.kind in STEADY]
     alone = chance.sample(steady, min(len(steady), 3))
     counts = {name: [c["restartCount"] for c in each["status"]["containerStatuses"]] for name, each in before.items()}
     users = Users(cloud, [s for s in slots if s not in alone], f"{SEED}/{number}")
@@ -208,6 +167,8 @@ def one_round(cloud: Cloud, slots: list[Slot], chance: random.Random, number: in
     after = shown(cloud)
     for slot in slots:
         slot.may = {"there"} if slot.name in after else {"gone"}
+        if slot.name in after:
+            know(cloud, slot, after[slot.name])
     for slot in alone:
         assert lives(after[slot.name]) == lives(before[slot.name]), (
             f"round {number} ({victim}): {slot.name} was touched"
@@ -217,7 +178,15 @@ def one_round(cloud: Cloud, slots: list[Slot], chance: random.Random, number: in
         assert all(new >= old for new, old in zip(now, counts.get(name, now), strict=True)), f"{name} counts back"
 
 
-def the_end(cloud: Cloud) -> None:
+def know(cloud: Cloud, slot: Slot, each: dict[str, Any]) -> None:
+    """What came of a change whose answer was lost is known now."""
+    slot.label = {each["metadata"]["labels"]["n"]}
+    slot.image = {c["image"] for c in each["spec"]["containers"] if c["name"] == "main"}
+    if slot.kind in STEADY:
+        slot.secret = {secret_of(cloud, each)}
+
+
+def the_end(cloud: Cloud, ledger: Ledger) -> None:
     for name in shown(cloud):
         answer = cloud.client.at("DELETE", f"{BASE}/{name}?gracePeriodSeconds=1")
         assert answer.status == 202, answer.body
@@ -227,6 +196,7 @@ def the_end(cloud: Cloud) -> None:
     cloud.up()
     wrong = eventually(lambda: checks.leftovers(cloud) + [str(p) for p in (cloud.data / "capsules").iterdir()], 45, 0.5)
     assert not wrong, "left over after everything was deleted:\n" + "\n".join(wrong)
+    ledger.remove()
     cloud.down()
     wrong = eventually(lambda: checks.on_machine(cloud), 5.0)
     assert not wrong, "left over after askos down:\n" + "\n".join(wrong)

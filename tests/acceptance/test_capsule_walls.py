@@ -37,7 +37,9 @@ def ready(made: Pod) -> set[str]:
 
 def test_no_probe_reaches_what_its_capsule_cannot(cloud: Cloud, stranger: Login) -> None:
     """A probe is made by the host's own agent: it must not lend the host's network, nor its names."""
-    victim = Pod.create(cloud, pod(container("web", WEB, readinessProbe={"httpGet": {"path": "/ok", "port": 80}}))).ready()
+    victim = Pod.create(
+        cloud, pod(container("web", WEB, readinessProbe={"httpGet": {"path": "/ok", "port": 80}}))
+    ).ready()
     there, api, own = victim.status["podIP"], cloud.port, own_address()
     gateway = victim.inside('ip route | sed -n "s/default via //p"', "web").split()[0]
     redirect = f"HTTP/1.0 302 Found\\r\\nLocation: http://127.0.0.1:{api}/healthcheck\\r\\n\\r\\n"
@@ -64,7 +66,9 @@ def test_no_probe_reaches_what_its_capsule_cannot(cloud: Cloud, stranger: Login)
         *(container(name, readinessProbe={**probe, **FAST}) for name, probe in tries.items()),
     )
     made = create_as(cloud, stranger, body)
-    made.until(lambda s: {c["name"] for c in s["containerStatuses"] if c["ready"]} >= {"good", "server"}, "it probes", 60)
+    made.until(
+        lambda s: {c["name"] for c in s["containerStatuses"] if c["ready"]} >= {"good", "server"}, "it probes", 60
+    )
     seen: set[str] = set()
 
     def every_one_failed() -> bool:
@@ -192,7 +196,13 @@ def test_what_cannot_be_made_is_not_made(cloud: Cloud, marker: Path, what: str, 
         status = made.of()
         state = status["state"].get("waiting") or status["state"].get("terminated") or {}
         last = status["lastState"].get("terminated", {})
-        words = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError", "StartError", "ContainerCannotRun")
+        words = (
+            "CreateContainerConfigError",
+            "CreateContainerError",
+            "RunContainerError",
+            "StartError",
+            "ContainerCannotRun",
+        )
         return state.get("reason") in words or last.get("reason") in words or state.get("reason") == "CrashLoopBackOff"
 
     eventually(failed, f"{what} is not made: {made.status}")

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pytest
 
-from askos.adapters.volumes import content, image, kernel, loop, tree
+from askos.adapters.volumes import content, host, image, kernel, loop, tree
 from askos.adapters.volumes.host import Volumes
 from askos.model.errors import AskosError, ConflictError, InvalidError, NotFoundError, RuntimeFailedError
 from askos.ports.volumes import File, HostVolume
@@ -820,6 +820,33 @@ async def test_unmounting_everything_is_like_the_end_of_the_machine(bench: Bench
     parts = [Path(await again.sub_path(CAPSULE, name, "x", "app")) for name in ("data", "f", "m")]
     assert [(path / "kept").exists() for path in parts] == [True, True, False]
     await again.tear_down(CAPSULE)
+    bench.clean()
+
+
+async def test_what_hangs_takes_no_other_capsule_with_it(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host, "LOCK_S", 0.05)
+    hangs = threading.Event()
+    real = kernel.mount
+
+    def mount(source: str, target: str, fs_type: str | None, flags: int, data: str = "") -> None:
+        if CAPSULE in target:
+            hangs.wait(60)
+        real(source, target, fs_type, flags, data)
+
+    monkeypatch.setattr(kernel, "mount", mount)
+    memory = HostVolume("m", "memory")
+    first = asyncio.create_task(bench.make(memory))
+    while not (bench.root / CAPSULE / "memory/m").exists():
+        await asyncio.sleep(0.01)
+    try:
+        again = await asyncio.gather(*(bench.make(memory) for _ in range(20)), return_exceptions=True)
+        assert all(isinstance(error, RuntimeFailedError) and CAPSULE in str(error) for error in again), again
+        await bench.make(memory, capsule=OTHER)
+    finally:
+        hangs.set()
+    await first
+    for capsule in (CAPSULE, OTHER):
+        await bench.volumes.tear_down(capsule)
     bench.clean()
 
 

@@ -23,6 +23,7 @@ from yarl import URL
 
 from askos.adapters.sql.database import Database, sqlite_url
 from askos.adapters.sql.migrate import upgrade
+from askos.adapters.sql.networking import SqlNetworking
 from askos.adapters.sql.sealing import Sealer
 from askos.adapters.sql.store import SqlStore
 from askos.adapters.sql.volumes import SqlVolumes
@@ -106,6 +107,7 @@ class Cloud:
             sealer=Sealer(CONTENT_KEY),
         )
         self.volumes = SqlVolumes(database, clock=self.clock)
+        self.networking = SqlNetworking(database, clock=self.clock)
         self.calls = FakeHostCalls()
         self.identity = FakeIdentity()
         self.healthy = True
@@ -125,6 +127,7 @@ class Cloud:
         return application(
             store=self.store,
             volumes=self.volumes,
+            networking=self.networking,
             calls=self.calls,
             identity=self.identity,
             clock=self.clock,

@@ -23,6 +23,7 @@ from askos.model.images import is_image_id, normalise
 from askos.ports import runtime as rt
 from askos.ports.clock import now_us
 
+from .fake_living import FakeLiving
 from .fake_shell import Files, OutOfMemoryError, Pipes, Process, Stream, check_program, run_program
 
 BUSYBOX = "docker.io/library/busybox:latest"
@@ -52,6 +53,8 @@ class _Made:
     process: Process | None = None
     attached: list[FakeAttach] = field(default_factory=list)
     broken: RuntimeFailedError | None = None
+    pids: list[int] = field(default_factory=list)
+    """What `processes` says."""
 
     @property
     def limits(self) -> rt.Limits:
@@ -59,7 +62,7 @@ class _Made:
         return self.config.limits or rt.Limits(int(self.config.cpu * 1024), memory_bytes=self.config.memory_bytes)
 
 
-class FakeRuntime:
+class FakeRuntime(FakeLiving):
     """`ports.runtime.Runtime` in memory.
 
     With `network`, a sandbox asks it for its attachment as the CNI plugin would. `registry` holds what can be pulled,
@@ -189,9 +192,11 @@ class FakeRuntime:
         new = uuid.uuid4().hex * 2
         seen = rt.Container(
             new, sandbox_id, config.capsule_uuid, config.name, config.run, config.attempt, "created", self.clock(),
-            image_id=image.id, spec_hash=config.spec_hash,
+            image_id=image.id, spec_hash=config.spec_hash, cpus=config.cpus,
         )  # fmt: skip
-        self.containers[new] = _Made(seen, config, [*entrypoint, *command])
+        made = self.containers[new] = _Made(seen, config, [*entrypoint, *command])
+        made.files.update(self.committed.get(image.id, {}))
+        self._set(made, cpu_shares=max(2, made.limits.cpu_shares), memory_bytes=made.limits.memory_bytes)
         return new
 
     def _known(self, container_id: str, what: str) -> _Made:
@@ -272,7 +277,7 @@ class FakeRuntime:
     def exit(self, container_id: str, code: int, *, out_of_memory: bool = False) -> None:
         """The process ends by itself."""
         made = self.containers[container_id]
-        if made.seen.state != "running":
+        if made.seen.state not in ("running", "paused"):
             return
         if made.task is not None:
             made.task.cancel()
@@ -280,8 +285,9 @@ class FakeRuntime:
             client.ended()
         reason = "OOMKilled" if out_of_memory else "Completed" if code == 0 else "Error"
         self._set(
-            made, state="exited", exit_code=code, reason=reason, finished_us=self.clock(), oom_killed=out_of_memory
-        )
+            made, state="exited", exit_code=code, reason=reason, finished_us=self.clock(), oom_killed=out_of_memory,
+            cpu_shares=0, memory_bytes=0, cpus="",
+        )  # fmt: skip
         if out_of_memory:
             self._event("oom", container_id)
         self._event("exit", container_id)
@@ -300,6 +306,8 @@ class FakeRuntime:
         made = self.containers.get(container_id)
         image = self.stored.get(made.seen.image_id) if made is not None else None
         signum = signals.number(stop_signal or (image.stop_signal if image is not None else "") or "SIGTERM")
+        if made is not None and made.seen.state == "paused":
+            self._set(made, state="running")
         if made is None or made.seen.state != "running":
             return
         if timeout_s > 0 and not await self._deliver(made, signum):
@@ -374,6 +382,7 @@ class FakeRuntime:
         await self._enter("update_limits", container_id)
         made = self._known(container_id, "change the limits of the container")
         made.config = msgspec.structs.replace(made.config, limits=limits)
+        self._set(made, cpu_shares=max(2, limits.cpu_shares), memory_bytes=limits.memory_bytes)
         if made.process is not None:
             made.process.memory_bytes = limits.memory_bytes
 

@@ -339,10 +339,14 @@ async def test_a_thousand_watches_ask_once() -> None:
         notices.changed("c", "p")
         await asyncio.gather(*(moves.moved(7, "p", 500) for _ in range(1000)))
         assert store.asked == 4
+    with notices.follow("p"):
+        # Nobody has listened meanwhile.
+        await moves.moved(7, "p", 500)
+        assert store.asked == 5
     stale = Moves(store, notices, 0.0)  # type: ignore[arg-type]
     await stale.moved(7, "p", 500)
     await stale.moved(7, "p", 500)
-    assert store.asked == 6
+    assert store.asked == 7
     assert len(stale._asked) == 1
 
 

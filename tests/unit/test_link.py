@@ -260,6 +260,32 @@ async def test_reports_arrive_in_order(pair: Pair) -> None:
     assert len(pair.store.batches) < 50  # what queues up travels together
 
 
+async def test_what_arrives_during_a_transaction_is_written_by_the_next_one(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await pair.connect()
+    writing, free = asyncio.Event(), asyncio.Event()
+    real = pair.store.apply_reports
+
+    async def slow(host_uuid: str, reports: list[CapsuleReport]) -> list[str]:
+        writing.set()
+        await free.wait()
+        return await real(host_uuid, reports)
+
+    monkeypatch.setattr(pair.store, "apply_reports", slow)
+    sent = [reported(f"c{i}") for i in range(30)]
+    pair.client.send(sent[:1])
+    await writing.wait()
+    for one in sent[1:]:
+        pair.client.send([one])
+        await asyncio.sleep(0.005)  # each a message of its own
+    await asyncio.sleep(0.2)
+    free.set()
+    await until(lambda: len(pair.store.reports) == len(sent))
+    assert pair.store.reports == sent
+    assert pair.store.batches == [1, 29]
+
+
 async def test_the_host_hears_what_it_may_forget(pair: Pair) -> None:
     await pair.connect()
     pair.store.forget = {"x"}

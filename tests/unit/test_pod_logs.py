@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from askos.loops import pod_logs
 from askos.loops.calls import Calls
 from askos.loops.logs import Selection
-from askos.loops.pod_logs import Instance, InstanceLog, instance, tail_start
+from askos.loops.pod_logs import Instance, InstanceLog, instance, since_start, tail_start
 from askos.model.errors import InvalidError
 from askos.model.pods import Container, PodContainerReport
 from askos.ports import runtime as rt
@@ -310,3 +311,55 @@ async def test_what_has_no_log_yet_is_a_400(stage: Stage) -> None:
 async def test_queries_that_are_refused(stage: Stage, query: str) -> None:
     await stage.start("web", "sleep", "1000")
     assert (await stage.refused(f"logs?{query}", upgrade=False))[0] == 400
+
+
+SECOND = 1_000_000
+BEGIN_US = 1_790_000_000 * SECOND
+
+
+def stamped(second: int, text: str = "x" * 300) -> bytes:
+    when = datetime.fromtimestamp(BEGIN_US // SECOND + second, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return f"{when} stdout F {text}\n".encode()
+
+
+@pytest.mark.parametrize("hole", [0, 1 << 20])
+@pytest.mark.parametrize("second", [-5, 0, 1, 2, 500, 1234, 2999, 3000, 3001, 4000, 99_999])
+async def test_since_is_found_without_reading_what_is_older(tmp_path: Path, second: int, hole: int) -> None:
+    """Also behind the hole that a long log has at its begin."""
+    path = tmp_path / "0.log"
+    lines = [stamped(n) for n in range(3000)]
+    with path.open("wb") as made:
+        made.seek(hole)
+        # The first one is cut by the hole, the last one is still being written.
+        made.write((b"cut\n" if hole else b"") + b"".join(lines) + b"2026-10-01T")
+    before = hole and hole + len(b"cut\n")
+    since_us = BEGIN_US + second * SECOND
+    with path.open("rb") as file:
+        at = since_start(file, since_us)
+        file.seek(at)
+        follows = file.readline()
+    first = max(0, min(second, 3000))
+    assert before <= at <= before + sum(map(len, lines[:first]))
+    assert follows in (*lines, b"2026-10-01T")
+    if second > 1000:
+        assert at > before + sum(map(len, lines[: first - 500])), "most is not read at all"
+    got = bytearray()
+
+    async def take(_channel: int, data: bytes) -> None:
+        got.extend(data)
+
+    await InstanceLog(path).history(Selection(since_us=since_us), take)
+    assert len(got) == 301 * (3000 - first)
+
+
+async def test_more_lines_than_there_can_be_are_not_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "0.log"
+    path.write_bytes(b"".join(stamped(n) for n in range(100)))
+    got = bytearray()
+
+    async def take(_channel: int, data: bytes) -> None:
+        got.extend(data)
+
+    monkeypatch.setattr("askos.loops.pod_logs._search_tail", lambda *_: pytest.fail("looked for"))
+    await InstanceLog(path).history(Selection(tail=10**15), take)
+    assert len(got) == 301 * 100

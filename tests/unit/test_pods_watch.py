@@ -7,7 +7,7 @@ import json
 import random
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import aiohttp
@@ -15,7 +15,7 @@ import pytest
 
 from askos.api import podwatch, selectors
 from askos.model.capsules import CapsuleReport, Report
-from askos.model.errors import UnauthorizedError
+from askos.model.errors import UnauthorizedError, UnavailableError
 
 from .cloud import HOST, Cloud
 from .pods_world import CAPSULES, ended, labelled, make, relabel, remove, report, running
@@ -276,6 +276,70 @@ async def test_what_another_server_wrote_is_found(cloud: Cloud, monkeypatch: pyt
         monkeypatch.setattr(cloud.store, "_on_change", lambda _change: None)
         await make(cloud, token, "elsewhere")
         assert await reader.told(1) == [("ADDED", "elsewhere")]
+
+
+async def test_idle_watches_look_together(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many watches of many projects: one look at the log for all, and reads for those alone whom a change concerns."""
+    monkeypatch.setattr(podwatch, "POLL_S", 0.1)
+    monkeypatch.setattr(podwatch, "LOOKS", 1000)
+    tokens = [cloud.project() for _ in range(10)]
+    asked: dict[str, list[Any]] = {"revision": [], "moved": [], "moved_projects": []}
+
+    def count(name: str) -> None:
+        real = getattr(cloud.store, name)
+
+        async def counted(*arguments: Any) -> Any:
+            asked[name].append(arguments)
+            return await real(*arguments)
+
+        monkeypatch.setattr(cloud.store, name, counted)
+
+    async with AsyncExitStack() as stack:
+        readers = {t: [await stack.enter_async_context(watching(cloud, t)) for _ in range(3)] for t in tokens}
+        await asyncio.sleep(0.3)
+        for name in asked:
+            count(name)
+        await asyncio.sleep(1)
+        assert 0 < len(asked["revision"]) <= 11, "one look after the other, whoever watches"
+        assert (asked["moved"], asked["moved_projects"]) == ([], [])
+        # Another server writes: those of its project are woken, once.
+        with monkeypatch.context() as elsewhere:
+            elsewhere.setattr(cloud.store, "_on_change", lambda _change: None)
+            await make(cloud, tokens[3], "elsewhere")
+        for reader in readers[tokens[3]]:
+            assert await reader.told(1) == [("ADDED", "elsewhere")]
+        await asyncio.sleep(0.3)
+        assert {project for _after, project, _limit in asked["moved"]} == {tokens[3].split(":")[1]}
+        assert len(asked["moved"]) <= 2, "they read together, until there is no more"
+    async with asyncio.timeout(SOON_S):
+        while any(task.get_name() == "change feed" for task in asyncio.all_tasks()):
+            await asyncio.sleep(0.02)
+
+
+async def test_a_database_that_does_not_answer_costs_time_alone(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reader of the log goes on when it can, and everybody then looks: nothing is missed."""
+    monkeypatch.setattr(podwatch, "POLL_S", 0.05)
+    monkeypatch.setattr(podwatch, "LOOKS", 1000)
+    token = cloud.project()
+    real = cloud.store.revision
+    failed = 0
+
+    async def broken() -> int:
+        nonlocal failed
+        failed += 1
+        raise UnavailableError("The database cannot do this now.")
+
+    async with watching(cloud, token, await listed(cloud, token)) as reader:
+        await asyncio.sleep(0.15)
+        monkeypatch.setattr(cloud.store, "revision", broken)
+        with monkeypatch.context() as elsewhere:
+            elsewhere.setattr(cloud.store, "_on_change", lambda _change: None)
+            await make(cloud, token, "meanwhile")
+        async with asyncio.timeout(SOON_S):
+            while failed < 2:
+                await asyncio.sleep(0.02)
+        monkeypatch.setattr(cloud.store, "revision", real)
+        assert await reader.told(1) == [("ADDED", "meanwhile")]
 
 
 async def test_bookmarks(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:

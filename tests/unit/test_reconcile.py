@@ -14,8 +14,18 @@ from .world import World, assignment
 
 
 def rewish(a: Assignment, state: str, *, run: int | None = None) -> Assignment:
-    wish = Wish(state, a.wish.generation + 1, a.wish.run if run is None else run)
+    wish = Wish(
+        state, a.wish.generation + 1, a.wish.run if run is None else run, rebuilt_run=a.wish.rebuilt_run
+    )  # fmt: skip
     return msgspec.structs.replace(a, wish=wish)
+
+
+def rebuild(a: Assignment) -> Assignment:
+    """As the API does: what ran is to run again, what did not is only made ready."""
+    running = a.wish.state in ("running", "paused")
+    again = rewish(a, "running" if running else "created", run=a.wish.run + running)
+    wish = msgspec.structs.replace(again.wish, rebuilt_run=a.wish.run + 1, task="rebuilding")
+    return msgspec.structs.replace(again, wish=wish)
 
 
 def running() -> tuple[World, Assignment]:
@@ -191,7 +201,7 @@ def test_a_second_start_that_was_broken_off_keeps_the_files() -> None:
 
 _STEPS = st.lists(
     st.tuples(
-        st.sampled_from(["start", "stop", "reboot", "exit0", "exit1", "reboot-host", "break", "later"]),
+        st.sampled_from(["start", "stop", "reboot", "exit0", "exit1", "reboot-host", "break", "later", "pause", "unpause", "rebuild"]),
         st.one_of(st.none(), st.integers(0, 6)),
     ),
     max_size=25,
@@ -209,6 +219,12 @@ def test_no_history_starts_a_run_twice(steps: list[tuple[str, int | None]], poli
             a = rewish(a, "running", run=a.wish.run + 1)
         elif what == "stop":
             a = rewish(a, "stopped")
+        elif what == "pause":
+            a = rewish(a, "paused") if a.wish.state == "running" else a
+        elif what == "unpause":
+            a = rewish(a, "running") if a.wish.state == "paused" else a
+        elif what == "rebuild":
+            a = rebuild(a)
         elif what == "reboot":
             a = rewish(a, "running", run=a.wish.run + 1)
         elif what.startswith("exit"):
@@ -225,7 +241,12 @@ def test_no_history_starts_a_run_twice(steps: list[tuple[str, int | None]], poli
     assert len(world.starts) == len(set(world.starts))
     assert world.starts == sorted(world.starts)
     held = "".join(world.files[c] for c in world.containers)
-    assert len(held) == len(world.starts)
+    gone = "".join(world.removed)
+    assert len(held) + len(gone) == len(world.starts)
+    if all(what != "rebuild" for what, _ in steps):
+        assert not gone
+    if a.wish.state == "paused":
+        assert not any(c.state == "running" for c in world.containers.values())
     _, decision = world.settle(rewish(a, "deleted"))
     assert decision.gone
     assert not world.containers

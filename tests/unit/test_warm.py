@@ -16,6 +16,7 @@ from cri_api.v1 import api_pb2 as cri
 
 from askos.adapters.containerd import adopting, spec, warm
 from askos.adapters.containerd.adoptions import PREPARED, Adoption, Adoptions
+from askos.adapters.containerd.details import Details
 from askos.adapters.containerd.look import Observer
 from askos.adapters.containerd.making import Maker
 from askos.adapters.containerd.personal import resolv_conf, set_hostname
@@ -193,7 +194,7 @@ class Pool:
         self.maker = Maker(self.cri)  # type: ignore[arg-type]
         self.plugged: list[tuple[str, ...]] = []
         self.plug_fails: Exception | None = None
-        self.observer = Observer(self.cri, "abc", self.adoptions)  # type: ignore[arg-type]
+        self.observer = Observer(self.cri, "abc", self.adoptions, Details(self.cri))  # type: ignore[arg-type]
         self.warm = Warm(
             self.cri,  # type: ignore[arg-type]
             self.maker,

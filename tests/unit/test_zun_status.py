@@ -14,10 +14,11 @@ from askos.plan.zun_status import View, status_detail, view
 PLACED = Placement("host", 1)
 NOWHERE = Placement(None, 0, "There are not enough hosts available.")
 SILENT = Placement("host", 1, "The host is silent.")
-ZUN = {"Creating", "Created", "Running", "Stopped", "Restarting", "Error", "Deleting"}
+ZUN = {"Creating", "Created", "Running", "Stopped", "Paused", "Restarting", "Rebuilding", "Error", "Deleting"}
 TASKS = {
     "image_pulling", "container_creating", "container_starting", "container_deleting", "container_stopping",
-    "container_rebooting", "container_killing",
+    "container_rebooting", "container_killing", "container_pausing", "container_unpausing", "container_rebuilding",
+    "network_attaching", "network_detaching", "sg_adding", "sg_removing",
 }  # fmt: skip
 
 
@@ -74,11 +75,31 @@ def settled(state: CapsuleState, reason: str | None = None, generation: int = 1)
             ("Deleting", "stuck", "container_deleting"),
         ),
         (Wish("deleted", 2, 1, "deleting"), NOWHERE, Report(), ("Deleting", None, "container_deleting")),
+        # Pausing, rebuilding, and changing where it stands.
+        (Wish("paused", 2, 1, "pausing"), PLACED, settled("running"), ("Running", None, "container_pausing")),
+        (Wish("paused", 2, 1, "pausing"), PLACED, settled("paused", None, 2), ("Paused", None, None)),
+        (Wish("running", 3, 1, "unpausing"), PLACED, settled("paused", None, 2), ("Paused", None, "container_unpausing")),
+        (Wish("running", 2, 2, "rebuilding"), PLACED, settled("running"), ("Rebuilding", None, "container_rebuilding")),
+        (
+            Wish("running", 2, 2, "rebuilding"), PLACED, Report(2, False, "none", progress="image_pulling"),
+            ("Rebuilding", None, "image_pulling"),
+        ),
+        (Wish("running", 2, 1, "updating"), PLACED, settled("running"), ("Running", None, None)),
+        # What happens by itself: a restart by policy, and one that is made again.
+        (
+            Wish("running", 1, 1, "creating"), PLACED, Report(1, False, "restarting", progress="container_starting"),
+            ("Restarting", None, "container_starting"),
+        ),
+        (
+            Wish("running", 1, 1, "creating"), PLACED,
+            Report(1, False, "running", "Its health check failed.", "container_rebuilding"),
+            ("Rebuilding", "Its health check failed.", "container_rebuilding"),
+        ),
     ],
 )  # fmt: skip
 def test_words(wish: Wish, placement: Placement, report: Report, expected: tuple[str, str | None, str | None]) -> None:
     assert view(wish, placement, report) == View(*expected)
-    assert zun_status.is_settled(wish, placement, report) == (expected[2] is None)
+    assert zun_status.is_settled(wish, placement, report) == (expected[2] is None and wish.task != "updating")
 
 
 def test_every_combination_has_words_that_zuns_clients_know() -> None:
@@ -94,7 +115,10 @@ def test_every_combination_has_words_that_zuns_clients_know() -> None:
         assert found.task_state is None or found.task_state in TASKS
         # What is finished has no task; what is not finished, and has not failed, has one.
         finished = generation == 1 and is_settled
-        assert (found.task_state is None) == (state != "deleted" and (finished or where.failure is not None))
+        settled_for_all = state != "deleted" and (finished or where.failure is not None)
+        assert zun_status.is_settled(wish, where, Report(generation, is_settled, told)) == settled_for_all
+        wordless = task == "updating" and (generation == 0 or progress is None) and state != "deleted"
+        assert (found.task_state is None) == (settled_for_all or wordless)
         assert (found.status == "Deleting") == (state == "deleted")
     assert seen == ZUN
 
@@ -122,6 +146,10 @@ def ago(seconds: float) -> int:
         ("Running", {"started_us": ago(86_399)}, "Up 23 hours"),
         ("Running", {"started_us": ago(86_400 * 3)}, "Up 3 days"),
         ("Running", {"started_us": ago(-5)}, "Up 0 seconds"),
+        ("Running", {"started_us": ago(5), "health": "starting"}, "Up 5 seconds (health: starting)"),
+        ("Running", {"started_us": ago(5), "health": "healthy"}, "Up 5 seconds (healthy)"),
+        ("Running", {"started_us": ago(5), "health": "unhealthy"}, "Up 5 seconds (unhealthy)"),
+        ("Paused", {"started_us": ago(300), "health": "healthy"}, "Up 5 mins (paused)"),
         ("Running", {}, None),
         ("Stopped", {"finished_us": ago(480), "exit_code": 0}, "Exited(0) 8 mins ago "),
         ("Stopped", {"finished_us": ago(7200), "exit_code": 1}, "Exited(1) 2 hours ago (error)"),

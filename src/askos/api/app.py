@@ -8,22 +8,31 @@ import msgspec
 from aiohttp import web
 
 from askos import __version__
-from askos.api import openapi, schemas, table, volume_grants
+from askos.api import container_table, openapi, schemas, table, volume_grants
+from askos.api.action_log import ActionLog
+from askos.api.archives import Archives
+from askos.api.attachments import Attachments
 from askos.api.capsules import Capsules
 from askos.api.containers import Containers
 from askos.api.core import Dispatcher, Request, Route, raw_json
 from askos.api.discovery import Discovery
+from askos.api.inside import Inside
+from askos.api.lifecycle import Lifecycle
+from askos.api.lookups import Lookups
 from askos.api.native import Native
 from askos.api.notices import Watch
 from askos.api.pods import Pods
 from askos.api.podstats import Stats
+from askos.api.sessions import Sessions
 from askos.api.streams import Streams
+from askos.api.updates import Updates
 from askos.api.volumes import Volumes
 from askos.model.capsules import VolumeGrant
 from askos.model.pods import Pod
 from askos.plan.placement import DEFAULT_RATIOS, Ratios
 from askos.ports.calls import HostCalls
 from askos.ports.identity import Identity
+from askos.ports.network_store import NetworkStore
 from askos.ports.store import Store
 from askos.ports.volume_store import VolumeStore
 
@@ -37,6 +46,7 @@ def application(
     *,
     store: Store,
     volumes: VolumeStore,
+    networking: NetworkStore,
     calls: HostCalls,
     identity: Identity,
     clock: Callable[[], int],
@@ -46,12 +56,27 @@ def application(
     limits: schemas.Limits = schemas.DEFAULT_LIMITS,
     ratios: Ratios = DEFAULT_RATIOS,
     mounted: Iterable[web.AbstractRouteDef] = (),
+    public_url: str | None = None,
 ) -> web.Application:
     """The whole application. `ratios`: those that placement goes by. `mounted`: routes of other services (Keystone's)
-    on the same port."""
-    containers = Containers(store, calls, clock, zones, limits)
+    on the same port. `public_url`: how clients reach it, None: as each request did."""
+    lookups = Lookups(store, volumes, networking)
+    containers = Containers(store, calls, clock, zones, limits, lookups=lookups)
+    sessions = Sessions(store, calls, clock, public_url=public_url)
     native = Native(store, calls, containers, watch.wait)
-    routes = table.routes(Discovery(healthy), containers, native)
+    routes = table.routes(Discovery(healthy), native)
+    routes += container_table.routes(
+        container_table.Handlers(
+            containers,
+            Lifecycle(containers),
+            Updates(containers, ratios),
+            Inside(containers, sessions),
+            Archives(containers),
+            Attachments(containers),
+            ActionLog(containers),
+            sessions,
+        )
+    )
     routes += table.volume_routes(Volumes(volumes, store))
 
     async def grants(pod: Pod, project_id: str) -> list[VolumeGrant]:

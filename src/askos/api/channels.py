@@ -10,7 +10,6 @@ import asyncio
 import base64
 import binascii
 import contextlib
-import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -18,23 +17,13 @@ import msgspec
 from aiohttp import WSMsgType, web
 
 from askos.api.errors import ApiError
+from askos.api.sockets import IDLE_S, Socket
 from askos.model.errors import AskosError
 from askos.ports.calls import CallStream, Frame
 
 V5, V4, V4_BASE64 = "v5.channel.k8s.io", "v4.channel.k8s.io", "v4.base64.channel.k8s.io"
 PROTOCOLS = (V5, V4, V4_BASE64)
 STDIN, STDOUT, STDERR, ERROR, RESIZE, CLOSE = 0, 1, 2, 3, 4, 255
-
-MAX_MESSAGE = 4 << 20
-"""Largest message of a client, in bytes; a larger one ends the connection."""
-IDLE_S = 4 * 3600.0
-"""A connection over which nothing has gone for so long is closed."""
-PING_S = 30.0
-"""How often a ping goes out, so that nothing on the way takes the connection for dead. An answer is not asked for: a
-client whose reader is paused gives none. Whether it is still there is TCP's to find out."""
-
-KEEP_ALIVE_S = 30
-"""Seconds of silence after which TCP begins to ask."""
 
 
 def check_upgrade(raw: web.Request) -> None:
@@ -48,52 +37,20 @@ def check_upgrade(raw: web.Request) -> None:
         raise ApiError(400, title, code="container.invalid")
 
 
-class Channels:
+class Channels(Socket):
     """One WebSocket. Use it as a context, which opens and closes it."""
 
     def __init__(self, raw: web.Request, *, idle_s: float = IDLE_S) -> None:
-        self.response = web.WebSocketResponse(protocols=PROTOCOLS, max_msg_size=MAX_MESSAGE)
-        self._raw = raw
-        self._idle_s = idle_s
-        self._touched = 0.0
-        self._keeper: asyncio.Task[None] | None = None
+        super().__init__(raw, PROTOCOLS, idle_s=idle_s)
 
     @property
     def half_closes(self) -> bool:
         """Whether both sides can end a single channel."""
         return self.response.ws_protocol == V5
 
-    async def __aenter__(self) -> Channels:
-        await self.response.prepare(self._raw)
-        raw = self._raw.get_extra_info("socket")
-        if raw is not None and raw.family in (socket.AF_INET, socket.AF_INET6):
-            raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEP_ALIVE_S)
-            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10)
-        self._touched = asyncio.get_running_loop().time()
-        self._keeper = asyncio.create_task(self._keep())
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        assert self._keeper is not None
-        self._keeper.cancel()
-        await asyncio.gather(self._keeper, return_exceptions=True)
-        await self.response.close()
-
-    async def _keep(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            left = self._touched + self._idle_s - loop.time()
-            if left <= 0:
-                await self.response.close(message=b"nothing was sent for a long time")
-                return
-            await asyncio.sleep(min(left, PING_S))
-            with contextlib.suppress(ConnectionError):
-                await self.response.ping()
-
     async def send(self, channel: int, data: bytes) -> None:
         """Send on a channel; waits while the client does not read. ConnectionResetError when it has gone."""
-        self._touched = asyncio.get_running_loop().time()
+        self.touch()
         if self.response.ws_protocol == V4_BASE64:
             await self.response.send_str(f"{channel}{base64.b64encode(data).decode()}")
         else:
@@ -107,7 +64,7 @@ class Channels:
     async def messages(self) -> AsyncIterator[tuple[int, bytes]]:
         """(channel, data) as the client sends them, until it has gone. (channel, b"") with `CLOSE` is its end."""
         async for message in self.response:
-            self._touched = asyncio.get_running_loop().time()
+            self.touch()
             if message.type is WSMsgType.BINARY and message.data:
                 yield message.data[0], message.data[1:]
             elif message.type is WSMsgType.TEXT and self.response.ws_protocol == V4_BASE64 and message.data:

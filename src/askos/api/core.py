@@ -71,6 +71,8 @@ class Route(NamedTuple):
     public: bool = False
     native: bool = False
     """Below /askos: no microversions."""
+    body_limit: int = MAX_BODY
+    """Bytes that the body may have."""
 
     @property
     def segments(self) -> tuple[str, ...]:
@@ -234,7 +236,7 @@ async def _read_parameters(request: Request) -> None:
             query = {**given, **query}
     elif route.body is not None:
         _check_content_type(raw)
-        body = await read_json(raw)
+        body = await read_json(raw, route.body_limit)
         request.body = body if isinstance(body, dict) else {}
         schemas.check_body(route.body(request.version), request.body)
     request.query = query

@@ -1,19 +1,28 @@
-"""From the body of a create to a capsule's spec.
+"""From the body of a create to a capsule's spec, as far as nothing has to be looked up.
 
-What this release cannot do yet is refused by name. Nothing that was asked for is dropped silently; what clients send
-without meaning it (empty lists, their defaults) passes.
+What names something else (networks, volumes, groups, hosts) is looked up in `lookups`. Nothing that was asked for is
+dropped silently; what clients send without meaning it (empty lists, their defaults) passes.
 """
 
 from __future__ import annotations
 
+import math
 import random
+import re
 import shlex
-from typing import Any
+from typing import Any, Literal
 
 from askos.api import policy, schemas
 from askos.api.errors import ApiError, invalid_field, invalid_value
 from askos.api.microversion import Version
-from askos.model.capsules import CapsuleSpec, ContainerSpec, PullPolicy, RestartPolicy
+from askos.model.capsules import (
+    CapsuleSpec,
+    ContainerSpec,
+    Healthcheck,
+    PlacementWish,
+    PullPolicy,
+    RestartPolicy,
+)
 from askos.model.errors import InvalidError
 from askos.model.identity import Caller
 from askos.model.images import normalise
@@ -32,8 +41,9 @@ _POLICIES = {
     "host": "container:create:requested_destination",
 }
 
-_LATER = ("nets", "security_groups", "mounts", "exposed_ports", "healthcheck", "hints", "registry", "runtime")
-"""Fields of which only an empty value can be served in this release."""
+_PORT = re.compile(r"[0-9]{1,5}", re.ASCII)
+_HEALTH_LIMITS = {"interval": 86_400, "timeout": 86_400, "retries": 1000}
+_LONGEST_HINT = 255
 
 
 def greek() -> str:
@@ -50,6 +60,7 @@ def spec_of(
     body: dict[str, Any], version: Version, caller: Caller, zones: set[str], limits: schemas.Limits
 ) -> tuple[str, CapsuleSpec]:
     """Name and spec of a checked body. Raises 400s and 403s that name the field."""
+    policy.enforce(caller, "container:create")
     for field, since in schemas.CREATE_SINCE.items():
         if body.get(field) is not None and version < since:
             raise ApiError(
@@ -62,11 +73,17 @@ def spec_of(
         # Zun asks policy whenever the key is there and not null, even for `false`.
         if body.get(field) is not None:
             policy.enforce(caller, rule)
-    _refuse_unsupported(body, zones)
-    try:
-        normalise(body["image"])
-    except InvalidError as error:
-        raise invalid_field("image", body["image"], error.message) from error
+    driver: Literal["docker", "glance"] = "glance" if body.get("image_driver") == "glance" else "docker"
+    check_image("image", body["image"], driver)
+    if body.get("security_groups") and body.get("exposed_ports"):
+        raise ApiError(
+            400,
+            "security_groups and exposed_ports exclude each other: for exposed ports a group is made",
+            code="container.schema-validation-error",
+        )
+    zone = body.get("availability_zone") or ""
+    if zone and zone not in zones:
+        raise invalid_field("availability_zone", zone, f"the zones are: {', '.join(sorted(zones)) or 'none'}")
     command = body.get("command")
     if isinstance(command, str):
         command = split("command", command)
@@ -74,8 +91,10 @@ def spec_of(
     tty = schemas.boolean(body.get("tty"), False)
     if (1, 20) <= version <= (1, 35) and body.get("interactive") is not None:
         tty = interactive
-    cpu = body.get("cpu")
-    memory = body.get("memory")
+    cpu = cpu_of(body, limits)
+    cpu_policy: Literal["shared", "dedicated"] = "dedicated" if body.get("cpu_policy") == "dedicated" else "shared"
+    check_cores(cpu_policy, cpu)
+    disk = body.get("disk")
     container = ContainerSpec(
         name="main",
         image=body["image"],
@@ -85,11 +104,15 @@ def spec_of(
         workdir=body.get("workdir"),
         interactive=interactive,
         tty=tty,
-        cpu=1.0 if cpu is None else schemas.number("cpu", cpu, limits.min_cpu, limits.max_cpu),
-        memory_mib=512
-        if memory is None
-        else int(schemas.number("memory", memory, limits.min_memory_mib, limits.max_memory_mib)),
+        cpu=cpu,
+        memory_mib=memory_of(body, limits),
         image_pull_policy=_PULL[(body.get("image_pull_policy") or "ifnotpresent").lower()],
+        privileged=schemas.boolean(body.get("privileged"), False),
+        cpu_policy=cpu_policy,
+        disk_gib=0 if disk is None else int(schemas.number("disk", disk, 1, limits.max_disk_gib)),
+        healthcheck=_healthcheck(body.get("healthcheck")),
+        exposed_ports=_exposed_ports(body.get("exposed_ports")),
+        image_driver=driver,
     )
     spec = CapsuleSpec(
         containers=[container],
@@ -97,6 +120,9 @@ def spec_of(
         restart_policy=_restart_policy(body.get("restart_policy")),
         auto_remove=schemas.boolean(body.get("auto_remove"), False),
         labels={k: v if isinstance(v, str) else str(v) for k, v in (body.get("labels") or {}).items()},
+        runtime=body.get("runtime") or "",
+        auto_heal=schemas.boolean(body.get("auto_heal"), False),
+        placement=PlacementWish(body.get("host") or "", zone, _hints(body.get("hints"))),
     )
     if spec.auto_remove and spec.restart_policy.name != "no":
         raise invalid_value("auto_remove and restart_policy exclude each other: a removed container cannot restart")
@@ -111,23 +137,80 @@ def split(field: str, command: str) -> list[str]:
         raise invalid_field(field, command, f"it cannot be split into words: {error}") from error
 
 
-def _refuse_unsupported(body: dict[str, Any], zones: set[str]) -> None:
-    for field in _LATER:
-        if body.get(field):
-            raise invalid_field(field, body[field], "it is not supported by this release of Askos; leave it out")
-    if body.get("host"):
-        raise invalid_field("host", body["host"], "choosing a host is not supported by this release of Askos")
-    if body.get("disk") is not None:
-        raise invalid_field("disk", body["disk"], "disk limits are not supported by this release of Askos")
-    if body.get("cpu_policy") == "dedicated":
-        raise invalid_field("cpu_policy", "dedicated", "dedicated CPUs are not supported by this release of Askos")
-    if body.get("image_driver") == "glance":
-        raise invalid_field("image_driver", "glance", "this cloud has no Glance; use docker or leave it out")
-    if schemas.boolean(body.get("auto_heal"), False):
-        raise invalid_field("auto_heal", body["auto_heal"], "it is not supported by this release of Askos")
-    zone = body.get("availability_zone")
-    if zone is not None and zone not in zones:
-        raise invalid_field("availability_zone", zone, f"the zones are: {', '.join(sorted(zones)) or 'none'}")
+def check_image(field: str, image: str, driver: str) -> None:
+    """Raises a 400 for what cannot be the name of an image. Glance's images have any name."""
+    if driver == "glance":
+        return
+    try:
+        normalise(image)
+    except InvalidError as error:
+        raise invalid_field(field, image, error.message) from error
+
+
+def cpu_of(body: dict[str, Any], limits: schemas.Limits, default: float = 1.0) -> float:
+    """The field cpu, else the default."""
+    cpu = body.get("cpu")
+    return default if cpu is None else schemas.number("cpu", cpu, limits.min_cpu, limits.max_cpu)
+
+
+def memory_of(body: dict[str, Any], limits: schemas.Limits, default: int = 512) -> int:
+    """The field memory in MiB, else the default."""
+    memory = body.get("memory")
+    if memory is None:
+        return default
+    return int(schemas.number("memory", memory, limits.min_memory_mib, limits.max_memory_mib))
+
+
+def check_cores(cpu_policy: str, cpu: float) -> None:
+    """Raises a 400 for parts of dedicated cores."""
+    if cpu_policy == "dedicated" and not (cpu >= 1 and math.floor(cpu) == cpu):
+        raise invalid_field("cpu", cpu, "with the cpu_policy dedicated it is a number of whole cores")
+
+
+def _healthcheck(given: dict[str, Any] | None) -> Healthcheck | None:
+    if not given:
+        return None
+    command = given.get("cmd")
+    if not command:
+        raise invalid_field("healthcheck", given, "cmd is required: the shell command that checks")
+    numbers = {
+        name: int(schemas.number(name, given[name], 1, highest))
+        for name, highest in _HEALTH_LIMITS.items()
+        if given.get(name) is not None
+    }
+    usual = Healthcheck(command)
+    return Healthcheck(
+        command,
+        numbers.get("interval", usual.interval_s),
+        numbers.get("retries", usual.retries),
+        numbers.get("timeout", usual.timeout_s),
+    )
+
+
+def _exposed_ports(given: dict[str, Any] | None) -> list[str]:
+    """Such as "80/tcp", each once, in the order of numbers."""
+    found: set[tuple[int, str]] = set()
+    for text in given or {}:
+        number, slash, protocol = text.partition("/")
+        if slash and protocol not in ("tcp", "udp"):
+            raise invalid_value(f"value {protocol} is an invalid protocol")
+        if not _PORT.fullmatch(number) or not 1 <= int(number) <= 65535:
+            raise invalid_value(f"value {number} is invalid as publish port.")
+        found.add((int(number), protocol or "tcp"))
+    return [f"{number}/{protocol}" for number, protocol in sorted(found)]
+
+
+def _hints(given: dict[str, Any] | None) -> dict[str, str]:
+    """Hints as text. Those that begin with "label:" are for the placement, others for schedulers that are not here."""
+    found: dict[str, str] = {}
+    for key, value in (given or {}).items():
+        if not isinstance(value, str | int | float | bool):
+            raise invalid_field("hints", given, f"the value of {key!r} must be a text")
+        text = str(value)
+        if len(key) > _LONGEST_HINT or len(text) > _LONGEST_HINT:
+            raise invalid_field("hints", given, f"keys and values have at most {_LONGEST_HINT} characters")
+        found[key] = text
+    return found
 
 
 def _restart_policy(given: dict[str, Any] | None) -> RestartPolicy:

@@ -11,10 +11,12 @@ from aiohttp import web
 
 from askos.api import policy, schemas, state
 from askos.api.channels import STDERR, STDIN, STDOUT, Channels, carry, check_upgrade
-from askos.api.containers import Containers, settled, since_us, tail_lines
+from askos.api.containers import Containers, host_of, settled
 from askos.api.core import Request, json_response, read_json
 from askos.api.errors import ApiError, invalid_query
+from askos.api.inside import since_us, tail_lines
 from askos.api.logstream import respond
+from askos.api.sessions import MAIN
 from askos.model.capsules import Capsule
 from askos.model.errors import AskosError, InvalidError, NotFoundError, UnavailableError
 from askos.model.images import normalise
@@ -66,6 +68,40 @@ class Native:
             await anext(frames, None)
             async with Channels(request.raw) as channels:
                 await carry(channels, stream, frames, wanted={STDIN, STDOUT, STDERR})
+            return channels.response
+        finally:
+            await stream.close()
+
+    async def attach(self, request: Request) -> web.StreamResponse:
+        """The container's own process over a WebSocket, in the same protocol. `logs`: what it wrote before comes first;
+        of one that has ended meanwhile, that is all."""
+        query = request.query
+        sizes = {
+            name: int(schemas.number(name, query.get(name, default), 1, 10_000))
+            for name, default in (("width", "80"), ("height", "24"))
+        }
+        with_logs, stdin = flag(query, "logs", False), flag(query, "stdin", False)
+        tty = flag(query, "tty", False)
+        capsule = await self._containers.find(request, "attach")
+        check_upgrade(request.raw)
+        host = host_of(capsule)
+        spec = capsule.spec.containers[0]
+        if stdin and not spec.interactive:
+            title = "Container doesn't support to be attached, please check the interactive set properly"
+            raise ApiError(400, title, code="container.no-interactive-flag")
+        if not with_logs:
+            state.check("attach", capsule)
+        arguments = {"capsule": capsule.uuid, "container": MAIN, "stdin": stdin, "tty": tty, "logs": with_logs}
+        stream = await self._calls.open(host, "attach", arguments)
+        try:
+            frames = stream.frames()
+            await anext(frames, None)
+            if tty and spec.tty:
+                # Two sizes: a program draws its screen, and a shell its prompt, anew when the size changes.
+                for more in (1, 0):
+                    await stream.send(Frame(control={"resize": [sizes["width"] + more, sizes["height"] + more]}))
+            async with Channels(request.raw) as channels:
+                await carry(channels, stream, frames, wanted={STDIN, STDOUT, STDERR} if stdin else {STDOUT, STDERR})
             return channels.response
         finally:
             await stream.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -14,6 +15,7 @@ class Watch:
         self._events: dict[str, asyncio.Event] = {}
         self._followers: dict[str | None, set[asyncio.Event]] = {}
         self._versions: dict[str | None, int] = {}
+        self._numbers = itertools.count(1)
 
     def changed(self, uuid: str, project_id: str | None = None) -> None:
         """Something of this capsule has changed. Without a project all followers look."""
@@ -27,7 +29,7 @@ class Watch:
         whose = self._followers if project_id is None else (project_id, None)
         for key in whose:
             if key in self._followers:
-                self._versions[key] = self._versions.get(key, 0) + 1
+                self._versions[key] = next(self._numbers)
             for follower in self._followers.get(key, ()):
                 follower.set()
 
@@ -48,6 +50,9 @@ class Watch:
     def follow(self, project_id: str | None) -> Iterator[asyncio.Event]:
         """An event that is set at every change in a project (None: in any). Clear it before looking."""
         event = asyncio.Event()
+        if project_id not in self._followers:
+            # What changed while nobody listened was not noted.
+            self._versions[project_id] = next(self._numbers)
         mine = self._followers.setdefault(project_id, set())
         mine.add(event)
         try:

@@ -191,7 +191,7 @@ class Pods:
         caller = request.caller
         policy.enforce(caller, "capsule:create")
         body = await _object(request)
-        manifest = manifests.read(body, caller=caller, runtimes=await self._runtimes())
+        manifest = manifests.read(body, caller=caller, runtimes=await self._runtimes_for(body))
         _check_size(manifest.content)
         pod = podchanges.defaulted(manifest.pod)
         new = NewCapsule(
@@ -216,6 +216,14 @@ class Pods:
         response.headers["Location"] = f"{request.host_url}{PATH}/{capsule.uuid}"
         return response
 
+    async def _runtimes_for(self, body: dict[str, Any], capsule: Capsule | None = None) -> set[str]:
+        """The runtime classes that a body may name: those that there are, and the one that the capsule has already.
+        Most name none, and then nobody is asked."""
+        spec = body.get("spec")
+        if not isinstance(spec, dict) or spec.get("runtimeClassName") is None:
+            return set() if capsule is None else _own_runtime(capsule)
+        return await self._runtimes() | (set() if capsule is None else _own_runtime(capsule))
+
     async def _runtimes(self) -> set[str]:
         """The runtime classes that there are."""
         return {runtime for host in await self._store.hosts() for runtime in host.facts.runtimes}
@@ -227,7 +235,7 @@ class Pods:
         capsule = await self.find(request, "update")
         body = await _object(request)
         expected = _expected(body)
-        manifest = manifests.read(body, caller=request.caller, runtimes=await self._runtimes_for(capsule))
+        manifest = manifests.read(body, caller=request.caller, runtimes=await self._runtimes_for(body, capsule))
         content = await self._new_content(capsule, manifest.content) if body.get("content") else None
 
         def change(now: Capsule) -> tuple[CapsuleSpec, Wish]:
@@ -243,7 +251,7 @@ class Pods:
         strategic = _is_strategic(request)
         body = await _object(request)
         expected = _expected(body)
-        runtimes = await self._runtimes_for(capsule)
+        runtimes = await self._runtimes_for(body, capsule)
         warnings: list[str] = []
         given = body.pop("content", None)
         content: Content | None = None
@@ -279,11 +287,6 @@ class Pods:
 
         capsule = await self._store.update_capsule(capsule.uuid, change, content, self._fits)
         return await self._answer(request, capsule)
-
-    async def _runtimes_for(self, capsule: Capsule) -> set[str]:
-        """Those that there are, and the one that the capsule has already."""
-        own = podview.pod_of(capsule).spec.runtime_class_name
-        return await self._runtimes() | ({own} if own is not None else set())
 
     async def _new_content(self, capsule: Capsule, content: Content) -> Content | None:
         """The content if it is another one, checked against what is immutable."""
@@ -356,6 +359,11 @@ class Pods:
 
 
 # -- bodies ------------------------------------------------------------------------------------------------------
+
+
+def _own_runtime(capsule: Capsule) -> set[str]:
+    own = podview.pod_of(capsule).spec.runtime_class_name
+    return set() if own is None else {own}
 
 
 async def _object(request: Request) -> dict[str, Any]:

@@ -21,21 +21,26 @@ FALSE = ("False", "FALSE", "false", "0", "OFF", "Off", "off", "NO", "No", "no")
 BOOLEAN: Schema = {"enum": [True, *TRUE, False, *FALSE], "type": ["boolean", "string"]}
 _WORD: Schema = {"type": ["boolean", "string"], "enum": [True, "True", "true", False, "False", "false"]}
 _TEXT: Schema = {"type": "string", "pattern": "^[^\\x00]*$"}
+_WHOLE: Schema = {"type": ["integer", "string", "null"], "pattern": "^[0-9]+$", "maxLength": 9}
 _STRINGS: Schema = {"type": ["array", "null"], "items": _TEXT, "maxItems": 4096}
 NAME = r"^[a-zA-Z0-9][a-zA-Z0-9_.-]*$(?!\n)"
 """Zun's pattern, but a single character will do, and (Python's `$`) no line end behind it."""
 
 
 class Limits(NamedTuple):
-    """What one container may ask for: CPU shares (1.0 is 1,024) and MiB."""
+    """What one container may ask for: CPU shares (1.0 is 1,024), MiB, and GiB of its own layer."""
 
     min_cpu: float = 0.1
     max_cpu: float = 16.0
     min_memory_mib: int = 4
     max_memory_mib: int = 8192
+    max_disk_gib: int = 160
 
 
 DEFAULT_LIMITS = Limits()
+
+CREATE_BODY_BYTES = 8 << 20
+"""Of a create: files to be mounted come in it."""
 
 _COMMON: dict[str, Schema] = {
     "image": {"type": "string", "minLength": 2, "maxLength": 255},
@@ -99,8 +104,8 @@ _COMMON: dict[str, Schema] = {
             "properties": {
                 "network": {"type": "string", "minLength": 1, "maxLength": 255},
                 "port": {"type": "string", "minLength": 1, "maxLength": 255},
-                "v4-fixed-ip": {"type": "string"},
-                "v6-fixed-ip": {"type": "string"},
+                "v4-fixed-ip": {"type": "string", "maxLength": 64},
+                "v6-fixed-ip": {"type": "string", "maxLength": 64},
             },
             "additionalProperties": False,
             "oneOf": [{"required": ["network"]}, {"required": ["port"]}],
@@ -111,10 +116,38 @@ _COMMON: dict[str, Schema] = {
     "auto_remove": {"type": ["boolean", "string", "null"], "enum": [*_WORD["enum"], None]},
     "runtime": {"type": ["string", "null"]},
     "hostname": {"type": ["string", "null"], "minLength": 1, "maxLength": 63, "pattern": r"^[a-zA-Z0-9-._]*$(?!\n)"},
-    "mounts": {"type": ["array", "null"], "items": {"type": "object"}},
+    "mounts": {
+        "type": ["array", "null"],
+        "maxItems": 100,
+        "items": {
+            "type": "object",
+            "properties": {
+                "source": {"type": ["string", "null"], "maxLength": CREATE_BODY_BYTES},
+                "destination": {**_TEXT, "minLength": 1, "maxLength": 4096},
+                "size": {"type": ["string", "integer", "null"], "pattern": "^[0-9]+$", "maxLength": 9},
+                "type": {"type": ["string", "null"], "enum": ["volume", "bind", None]},
+            },
+            "additionalProperties": False,
+            "required": ["destination"],
+            "anyOf": [{"required": ["source"]}, {"required": ["size"]}],
+        },
+    },
     "privileged": _WORD,
-    "healthcheck": {"type": ["object", "null"]},
-    "exposed_ports": {"type": ["object", "null"]},
+    "healthcheck": {
+        "type": ["object", "null"],
+        "properties": {
+            "cmd": {**_TEXT, "type": ["string", "null"], "maxLength": 4096},
+            "interval": _WHOLE,
+            "retries": _WHOLE,
+            "timeout": _WHOLE,
+        },
+        "additionalProperties": False,
+    },
+    "exposed_ports": {
+        "type": ["object", "null"],
+        "maxProperties": 100,
+        "additionalProperties": {"type": ["object", "null"]},
+    },
     "auto_heal": _WORD,
     "registry": {"type": ["string", "null"], "minLength": 2, "maxLength": 255},
 }
@@ -158,6 +191,17 @@ def create(version: Version, limits: Limits) -> Schema:
     }
 
 
+@cache
+def update(limits: Limits) -> Schema:
+    """The body of a PATCH and of resize_container."""
+    full = create(Version(1, 40), limits)["properties"]
+    return {
+        "type": "object",
+        "properties": {name: full[name] for name in ("name", "cpu", "memory", "auto_heal")},
+        "additionalProperties": False,
+    }
+
+
 CREATE_QUERY: Schema = {"type": "object", "properties": {"run": BOOLEAN}, "additionalProperties": False}
 TIMEOUT_QUERY: Schema = {
     "type": "object",
@@ -169,6 +213,53 @@ TIMEOUT_QUERY: Schema = {
             "minimum": 0,
             "maximum": 999_999_999,
         }
+    },
+    "additionalProperties": False,
+}
+REBUILD_QUERY: Schema = {
+    "type": "object",
+    "properties": {
+        "image": {"type": "string", "minLength": 2, "maxLength": 255},
+        "image_driver": {"type": "string", "maxLength": 32},
+    },
+    "additionalProperties": False,
+}
+RENAME_QUERY: Schema = {
+    "type": "object",
+    "properties": {"name": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": NAME}},
+    "additionalProperties": False,
+}
+NAME_QUERY: Schema = {
+    "type": "object",
+    "properties": {"name": {**_TEXT, "minLength": 1, "maxLength": 255}},
+    "additionalProperties": False,
+}
+NETWORK_DETACH_QUERY: Schema = {
+    "type": "object",
+    "properties": {
+        "network": {**_TEXT, "minLength": 1, "maxLength": 255},
+        "port": {**_TEXT, "minLength": 1, "maxLength": 255},
+    },
+    "additionalProperties": False,
+}
+NETWORK_ATTACH_QUERY: Schema = {
+    "type": "object",
+    "properties": {**NETWORK_DETACH_QUERY["properties"], "fixed_ip": {**_TEXT, "maxLength": 64}},
+    "additionalProperties": False,
+}
+TOP_QUERY: Schema = {
+    "type": "object",
+    "properties": {"ps_args": {**_TEXT, "maxLength": 1024}},
+    "additionalProperties": False,
+}
+_SIDE: Schema = {"type": ["integer", "string"], "pattern": "^[0-9]+$", "maxLength": 9, "minimum": 1}
+SIZE_QUERY: Schema = {"type": "object", "properties": {"h": _SIDE, "w": _SIDE}, "additionalProperties": False}
+EXECUTE_RESIZE_QUERY: Schema = {
+    "type": "object",
+    "properties": {
+        "exec_id": {"type": "string", "minLength": 64, "maxLength": 64, "pattern": "^[a-f0-9]*$"},
+        "h": _SIDE,
+        "w": _SIDE,
     },
     "additionalProperties": False,
 }

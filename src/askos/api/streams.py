@@ -15,11 +15,12 @@ from typing import Any
 
 from aiohttp import web
 
-from askos.api.channels import CLOSE, IDLE_S, STDERR, STDIN, STDOUT, Channels, carry, check_upgrade
+from askos.api.channels import CLOSE, STDERR, STDIN, STDOUT, Channels, carry, check_upgrade
 from askos.api.core import Request
 from askos.api.errors import ApiError, invalid_query
 from askos.api.logstream import respond
 from askos.api.native import flag
+from askos.api.sockets import IDLE_S
 from askos.model.capsules import Capsule
 from askos.model.errors import AskosError, ConflictError, InvalidError, NotFoundError
 from askos.model.pods import Pod

@@ -17,6 +17,8 @@ from typing import BinaryIO, NamedTuple
 
 _NAME = re.compile(r"^(\d+)-(\d+)\.log$")
 _CHUNK = 256 * 1024
+SHORTEST = 30
+"""Bytes that the shortest record has at least."""
 _CHANNELS = {b"stdout": 1, b"stderr": 2}
 
 Send = Callable[[int, bytes], Awaitable[None]]
@@ -98,7 +100,8 @@ class Reader:
 
     async def history(self, selection: Selection, send: Send) -> None:
         """Send what is there now."""
-        if selection.tail is None:
+        if selection.tail is None or selection.tail * SHORTEST > sum(p.stat().st_size for p in self._files()):
+            # Every line there can be: sent as it is read, never gathered.
             await self.more(selection, send)
             return
         for channel, data in await asyncio.to_thread(self._tail, selection):

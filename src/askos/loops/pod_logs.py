@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from askos.loops.logs import Record, Selection, Send, join, parse, resume, time_us
+from askos.loops.logs import SHORTEST, Record, Selection, Send, join, parse, resume, time_us
 from askos.model.errors import InvalidError
 from askos.model.pods import PodContainerReport
 from askos.ports import runtime as rt
@@ -21,6 +21,8 @@ from askos.ports import runtime as rt
 _NAME = re.compile(r"(\d+)\.log")
 _BLOCK = 64 * 1024
 _BATCH = 256 * 1024
+_STEP = 5000
+"""Lines that are looked at in one go."""
 _LOOK_BACK = 1 << 20
 """How far before the first line of a tail the begin of a long line is looked for, in bytes."""
 _WAITING = {
@@ -101,8 +103,8 @@ class InstanceLog:
 
     async def history(self, selection: Selection, send: Send) -> None:
         """Send what is there now."""
-        if selection.tail is not None:
-            await asyncio.to_thread(self._seek, selection)
+        if selection.tail is not None or selection.since_us is not None:
+            await self._seek(selection)
         await self.more(selection, send)
 
     async def more(self, selection: Selection, send: Send) -> None:
@@ -120,12 +122,24 @@ class InstanceLog:
         except OSError:
             return False
 
-    def _seek(self, selection: Selection) -> None:
+    async def _seek(self, selection: Selection) -> None:
         try:
-            with self._path.open("rb") as file:
-                self._offset, self._skip = tail_start(file, selection)
+            file = self._path.open("rb")
         except FileNotFoundError:
             return
+        with file:
+            if selection.since_us is not None:
+                self._offset = await asyncio.to_thread(since_start, file, selection.since_us)
+            size = os.fstat(file.fileno()).st_size
+            if selection.tail is None or selection.tail * SHORTEST > size:
+                return  # every line there can be
+            search = _search_tail(file, selection)
+            found = None
+            while found is None:
+                # A bit at a time: others want to read logs as well, and this one may leave.
+                found = await asyncio.to_thread(next, search)
+            start, self._skip = found
+            self._offset = max(self._offset, start)
 
     def _batch(self, selection: Selection) -> list[tuple[int, bytes]]:
         records: list[Record] = []
@@ -154,13 +168,20 @@ class InstanceLog:
 def tail_start(file: BinaryIO, selection: Selection) -> tuple[int, set[int]]:
     """Where the last `selection.tail` lines begin, found from the end; and the offsets of records behind that which
     belong to earlier lines (the two streams' long lines may be interleaved)."""
+    return next(found for found in _search_tail(file, selection) if found is not None)
+
+
+def _search_tail(file: BinaryIO, selection: Selection) -> Iterator[tuple[int, set[int]] | None]:
+    """As `tail_start`, with a None after every few lines that were looked at."""
     wanted = selection.tail or 0
     lines = 0
     start = end = -1
     skip: set[int] = set()
     wants: dict[int, bool] = {}
     """By channel: whether records before the present place may belong to a wanted line."""
-    for offset, line in _backwards(file):
+    for number, (offset, line) in enumerate(_backwards(file), 1):
+        if number % _STEP == 0:
+            yield None
         if end < 0:
             start = end = offset + len(line) + 1
         if wanted == 0 or _older(line, selection.since_us):
@@ -177,7 +198,32 @@ def tail_start(file: BinaryIO, selection: Selection) -> tuple[int, set[int]]:
             skip.add(offset)
         if lines >= wanted and (not any(wants.values()) or start - offset > _LOOK_BACK):
             break
-    return max(start, 0), {offset for offset in skip if offset > start}
+    yield max(start, 0), {offset for offset in skip if offset > start}
+
+
+def since_start(file: BinaryIO, since_us: int) -> int:
+    """A place before which every record is older, found by halving: records are written as time goes by. A little
+    too early, as those of the two streams may pass each other."""
+    begin = low = resume(file, 0)
+    high = file.seek(0, os.SEEK_END)
+    while high - low > _BLOCK:
+        middle = (low + high) // 2
+        file.seek(middle)
+        file.readline(_BLOCK)
+        at, stamp = file.tell(), file.readline(_BLOCK).split(b" ", 1)[0]
+        try:
+            older = at < high and time_us(stamp) < since_us
+        except ValueError:
+            older = False
+        if older:
+            low = at
+        else:
+            high = middle
+    if low - _BLOCK <= begin:
+        return begin
+    file.seek(low - _BLOCK)
+    file.readline(_BLOCK)
+    return file.tell()
 
 
 def _older(line: bytes, since_us: int | None) -> bool:

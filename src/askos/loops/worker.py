@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -85,7 +86,9 @@ class Worker:
         self._add(event)
         if self._later is None and self.report is not None and not self.gone:
             loop = asyncio.get_running_loop()
-            self._later = loop.call_later(self._told.delay_s(loop.time()), self._send)
+            due = loop.time() + self._told.delay_s(loop.time())
+            # At the same moments for all workers of a host, so that what many tell becomes one transaction.
+            self._later = loop.call_at(math.ceil(due / EVENTS_S) * EVENTS_S, self._send)
 
     def _add(self, event: Event) -> None:
         crowded = len(self._events) >= MOST_EVENTS

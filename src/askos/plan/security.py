@@ -50,7 +50,8 @@ def checked(rule: SecurityRule) -> SecurityRule:
     _check_ports(number, protocol, rule.port_min, rule.port_max)
     if rule.remote_cidr is not None and rule.remote_group is not None:
         raise InvalidError(
-            "Only remote_ip_prefix or remote_group_id may be provided.", "security-group-remote-group-and-remote-ip-prefix"
+            "Only remote_ip_prefix or remote_group_id may be provided.",
+            "security-group-remote-group-and-remote-ip-prefix",
         )
     cidr = None if rule.remote_cidr is None else _prefix(rule.remote_cidr, rule.ethertype)
     return msgspec.structs.replace(rule, protocol=protocol, remote_cidr=cidr)

@@ -128,8 +128,8 @@ class NetworkStore(Protocol):
         """By uuid, else by exact name in the caller's project. NotFoundError port-not-found; ConflictError."""
 
     async def create_port(self, new: NewPort, who: Who) -> TenantPort:
-        """A user's own port, which outlives the capsules that use it. InvalidError for an address outside; ConflictError
-        for one in use, or when none is left; NotFoundError."""
+        """A user's own port, which outlives the capsules that use it. InvalidError for an address outside;
+        ConflictError for one in use, or when none is left; NotFoundError."""
 
     async def update_port(
         self,
@@ -164,7 +164,9 @@ class NetworkStore(Protocol):
     async def create_group(self, project_id: str, name: str, description: str = "") -> SecurityGroup:
         """With the two rules that let everything out. ConflictError for a second "default"."""
 
-    async def update_group(self, uuid: str, *, name: str | None = None, description: str | None = None) -> SecurityGroup:
+    async def update_group(
+        self, uuid: str, *, name: str | None = None, description: str | None = None
+    ) -> SecurityGroup:
         """What is None stays. NotFoundError; ConflictError when the default group is to be renamed."""
 
     async def delete_group(self, uuid: str, who: Who) -> None:
@@ -220,7 +222,13 @@ class NetworkStore(Protocol):
         """Oldest first."""
 
     async def create_router(
-        self, project_id: str, name: str, *, description: str = "", enabled: bool = True, network_uuid: str | None = None
+        self,
+        project_id: str,
+        name: str,
+        *,
+        description: str = "",
+        enabled: bool = True,
+        network_uuid: str | None = None,
     ) -> Router:
         """`network_uuid`: the external network it leads to."""
 

@@ -90,6 +90,12 @@ class Container(msgspec.Struct, frozen=True):
     spec_hash: str = ""
     """`ContainerConfig.spec_hash` of its making."""
     oom_killed: bool = False
+    cpu_shares: int = 0
+    """What it may use now; 0: not known, as of one that has ended."""
+    memory_bytes: int = 0
+    """As `cpu_shares`."""
+    cpus: str = ""
+    """The cores that it is confined to, such as "0,3"; empty: none in particular."""
 
 
 class Image(msgspec.Struct, frozen=True):
@@ -105,6 +111,8 @@ class Image(msgspec.Struct, frozen=True):
     """As the image says it: a name or number, with or without ":group". Empty: root."""
     stop_signal: str = ""
     """Such as SIGQUIT; empty: SIGTERM."""
+    exposed_ports: list[str] = []
+    """Such as "80/tcp"."""
 
 
 class SandboxConfig(msgspec.Struct, frozen=True):
@@ -159,6 +167,11 @@ class ContainerConfig(msgspec.Struct, frozen=True):
     """End of file for the process when the first attached client ends its input."""
     spec_hash: str = ""
     """Tells containers that were made from an older spec."""
+    cpus: str = ""
+    """The cores that it may use, such as "0,3"; empty: all."""
+    layer_folder: str = ""
+    """A folder of the host in whose file system the writable layer is to be, which limits it. Two containers of a
+    capsule that hand their files over have the same one."""
 
 
 class ContainerStats(msgspec.Struct, frozen=True):

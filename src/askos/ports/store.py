@@ -130,15 +130,14 @@ class Store(Protocol):
         the project's "default", which is then made."""
 
     async def attach_port(self, uuid: str, wish: NetWish, action: NewAction | None = None) -> Capsule:
-        """Plug a container into one more network; its wish's generation grows (task "network_attaching"). Raises what `create_capsule` does, and
-        InvalidError when it is on that network already."""
+        """Plug a container into one more network; its wish's generation grows (task "network_attaching"). Raises what
+        `create_capsule` does, and InvalidError when it is on that network already."""
 
     async def detach_port(
         self, uuid: str, *, network_uuid: str = "", port_uuid: str = "", action: NewAction | None = None
     ) -> Capsule:
         """Unplug a container from a network, or one port of it; its wish's generation grows (task
-        "network_detaching"). Ports of users are freed,
-        others removed. InvalidError when it is not attached."""
+        "network_detaching"). Ports of users are freed, others removed. InvalidError when it is not attached."""
 
     async def secure(
         self, uuid: str, change: Callable[[list[str]], list[str]], action: NewAction | None = None

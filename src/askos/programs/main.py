@@ -82,11 +82,14 @@ async def run(settings: Settings, *, server: bool, agent: bool, tell: Tell) -> N
             host = AgentProgram(settings)
         if server:
             from askos.adapters.bridge.host import host_routes
+            from askos.adapters.bridge.links import prefix
+            from askos.programs import facts
             from askos.programs.server import Server
 
             control = Server(settings)
             parts.append(control)
-            await control.start(step, host_routes)
+            ours = prefix(facts.instance(settings.data))
+            await control.start(step, lambda: host_routes(without=ours))
         if agent:
             parts.append(host)
             await host.start(step)

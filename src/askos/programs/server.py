@@ -17,13 +17,16 @@ from askos.adapters.identity.service import EmbeddedIdentity
 from askos.adapters.link.server import LinkServer
 from askos.adapters.sql.database import Database
 from askos.adapters.sql.migrate import upgrade
+from askos.adapters.sql.networking import SqlNetworking
 from askos.adapters.sql.sealing import Sealer
 from askos.adapters.sql.store import SqlStore
 from askos.adapters.sql.volumes import SqlVolumes
 from askos.api.app import Watch, application
 from askos.api.keystone.routes import routes as keystone_routes
+from askos.api.neutron.routes import routes as neutron_routes
 from askos.api.schemas import Limits
 from askos.client import credentials
+from askos.loops.networks import NetworkLoop
 from askos.loops.placement import PlacementLoop
 from askos.loops.volumes import VolumeLoop
 from askos.model.errors import AskosError, SetupError
@@ -56,6 +59,14 @@ class Server:
         self.placement = PlacementLoop(self.store, ratios, now_us)
         self.volumes = SqlVolumes(self._database, on_delete=self._volume_deleted)
         self.volume_loop = VolumeLoop(self.volumes, self.link)
+        self._routes: Callable[[], list[str]] = list
+        self.networking = SqlNetworking(
+            self._database,
+            on_change=self._networking_changed,
+            external_cidr=settings.network.external_cidr,
+            reserved=lambda: self._routes(),
+        )
+        self.network_loop = NetworkLoop(self.networking, self.link, self.link.sessions)
         self.link.on_host_change = self._host_changed
         self._runner: web.AppRunner | None = None
         self._tls: ssl.SSLContext | None = None
@@ -69,10 +80,17 @@ class Server:
         if change.deleted:
             # Volumes may have gone with it.
             self._volume_deleted()
+        if change.deleted or (change.host_uuid is not None and change.kind != "host"):
+            # Ports may have come to a host, or gone.
+            self._networking_changed()
 
     def _host_changed(self) -> None:
         self.placement.bell.ring()
         self.volume_loop.bell.ring()
+        self._networking_changed()
+
+    def _networking_changed(self) -> None:
+        self.network_loop.bell.ring()
 
     def _volume_deleted(self) -> None:
         self.volume_loop.bell.ring()
@@ -85,6 +103,7 @@ class Server:
         await upgrade(self._database)
         await self._check_content_key()
         pool = await self._pool(host_routes)
+        self._routes = host_routes
         step("preparing identity")
         await self.identity.bootstrap(settings.paths.admin_password)
         step("starting the API")
@@ -130,7 +149,12 @@ class Server:
             zones={ZONE},
             limits=Limits(limits.min_cpu, limits.max_cpu, limits.min_memory_mib, limits.max_memory_mib),
             ratios=self._ratios,
-            mounted=keystone_routes(self.identity, public_url=listen.public_url),
+            networking=self.networking,
+            public_url=self._settings.listen.public_url,
+            mounted=[
+                *keystone_routes(self.identity, public_url=listen.public_url),
+                *neutron_routes(self.networking, self.identity, public_url=listen.public_url),
+            ],
         )
         context: ssl.SSLContext | None = None
         if not listen.is_loopback:
@@ -169,6 +193,7 @@ class Server:
         async with asyncio.TaskGroup() as group:
             group.create_task(self.placement.run())
             group.create_task(self.volume_loop.run())
+            group.create_task(self.network_loop.run())
             group.create_task(_every(3600, self.identity.purge))
             group.create_task(_every(600, self._prune))
             group.create_task(_every(86_400, self._renew_certificate))

@@ -13,11 +13,14 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+import msgspec
+
 from askos.adapters.bridge import host, links, rtnl, rules
 from askos.adapters.bridge.links import Bridge
 from askos.adapters.bridge.nameserver import NameServices
 from askos.adapters.bridge.workers import Workers
 from askos.model.capsules import Network
+from askos.model.networks import NetworkState
 
 _log = logging.getLogger(__name__)
 
@@ -25,11 +28,16 @@ _log = logging.getLogger(__name__)
 class Fabric:
     """The bridges of one cloud. All changes go through one lock; asking for what stands costs nothing."""
 
-    def __init__(self, instance: str, names: NameServices, workers: Workers, forward_record: Path) -> None:
+    def __init__(
+        self, instance: str, names: NameServices, workers: Workers, forward_record: Path, state_file: Path
+    ) -> None:
         self._instance = instance
         self._names = names
         self._workers = workers
         self._forward_record = forward_record
+        self._state_file = state_file
+        self._state: NetworkState | None = None
+        """What was asked for last; None: nobody has asked for anything yet."""
         self._lock = asyncio.Lock()
         self._ready: dict[str, Bridge] = {}
         """By network uuid."""
@@ -41,8 +49,10 @@ class Fabric:
     async def adopt(self) -> None:
         """Take over the bridges that exist, and put the rules right. SetupError when rules are impossible here."""
         async with self._lock:
+            self._state = self._remembered()
             found = {bridge.network_uuid: bridge for bridge in await self._workers.run(self._standing)}
             await self._wall(found)
+            await self._workers.run(partial(links.isolate_all, instance=self._instance))
             if found:
                 self._forwarding_on()
             self._ready = found
@@ -82,6 +92,33 @@ class Fabric:
             for bridge in new:
                 await self._names.serve(bridge)
 
+    async def set_state(self, state: NetworkState) -> None:
+        """Security groups and floating addresses are these when this returns, also after a restart."""
+        async with self._lock:
+            addresses = {f.address for f in state.floating}
+            # What leads in comes last, what leads out first: no address is open before its walls stand.
+            before, self._state = self._state, state
+            try:
+                await self._wall(self._walled)
+            except BaseException:
+                self._state = before
+                raise
+            await self._workers.run(partial(links.set_floating, instance=self._instance, addresses=addresses))
+            draft = self._state_file.with_name(f".{self._state_file.name}.new")
+            draft.write_bytes(msgspec.json.encode(state))
+            draft.replace(self._state_file)
+
+    def _remembered(self) -> NetworkState | None:
+        try:
+            return msgspec.json.decode(self._state_file.read_bytes(), type=NetworkState)
+        except FileNotFoundError:
+            return None
+        except (OSError, msgspec.MsgspecError) as error:
+            _log.warning(
+                "Cannot read %s (%s): nobody gets in until the server tells the rules.", self._state_file, error
+            )
+            return NetworkState()
+
     async def lost(self, networks: list[Network]) -> None:
         """A bridge of these was found missing: the next `ensure` makes it again."""
         async with self._lock:
@@ -113,14 +150,15 @@ class Fabric:
         """Remove every interface and rule; switch forwarding off if it was off before and nobody else needs it."""
         async with self._lock:
             await self._names.close()
-            self._ready, self._walled = {}, {}
+            self._ready, self._walled, self._state = {}, {}, None
+            self._state_file.unlink(missing_ok=True)
             others = await self._workers.run(self._remove_links)
             await rules.delete(self._instance)
             if not others and not await rules.other_clouds(self._instance):
                 host.forwarding_restore(self._forward_record)
 
     async def _wall(self, bridges: dict[str, Bridge]) -> None:
-        await rules.apply(self._instance, bridges.values())
+        await rules.apply(self._instance, bridges.values(), self._state)
         self._walled = dict(bridges)
 
     def _standing(self, nl: rtnl.Netlink) -> list[Bridge]:

@@ -24,13 +24,16 @@ def _routes() -> list[tuple[str, IPv4Network, IPv4Address]]:
     return found
 
 
-def host_routes(resolv_conf: Path = Path("/etc/resolv.conf")) -> list[str]:
-    """What this host reaches, as CIDRs: its routes, their gateways, and its resolvers as /32.
+def host_routes(resolv_conf: Path = Path("/etc/resolv.conf"), *, without: str = "") -> list[str]:
+    """What this host reaches, as CIDRs: its routes, their gateways, and its resolvers as /32. `without` is how names
+    of interfaces begin that do not count.
 
     Made for `choose_pool`: a resolver behind the default route would be shadowed by a pool around its address.
     """
     nets = set()
-    for _, destination, gateway in _routes():
+    for interface, destination, gateway in _routes():
+        if without and interface.startswith(without):
+            continue
         if destination.prefixlen:
             nets.add(str(destination))
         if int(gateway):

@@ -52,7 +52,7 @@ class Owner(msgspec.Struct, frozen=True):
 
     instance: str
     kind: str
-    """"net" (uuid is the network's) or "port" (uuid is the capsule's)."""
+    """"net" (uuid is the network's), "port" (uuid is the capsule's) or "ext" (it carries floating addresses)."""
     uuid: str
     container_id: str = ""
 
@@ -77,7 +77,7 @@ class Plug(msgspec.Struct, frozen=True):
 def owner(alias: str) -> Owner | None:
     """The owner written in an alias, or None when the interface is not of any Askos."""
     parts = alias.split(":")
-    if len(parts) not in {4, 5} or parts[0] != "askos" or parts[2] not in {"net", "port"}:
+    if len(parts) not in {4, 5} or parts[0] != "askos" or parts[2] not in {"net", "port", "ext"}:
         return None
     return Owner(parts[1], parts[2], parts[3], parts[4] if len(parts) == 5 else "")
 
@@ -120,13 +120,71 @@ def make_bridge(nl: rtnl.Netlink, instance: str, bridge: Bridge) -> None:
         )
     if link is None:
         raise BridgeGoneError(bridge.name)
-    with contextlib.suppress(OSError):  # a kernel without IPv6 has nothing to switch off
-        Path(f"/proc/sys/net/ipv6/conf/{bridge.name}/disable_ipv6").write_text("1")
+    _tune(bridge.name)
     nl.do(
         (rtnl.SETLINK, 0, rtnl.ifinfo(link.index) + rtnl.text(rtnl.IFLA_IFALIAS, mine)),
         rtnl.add_address(link.index, bridge.gateway, network(bridge.cidr).prefixlen),
         rtnl.set_up(link.index),
     )
+
+
+def _tune(name: str) -> None:
+    """Ports of a bridge are isolated from each other (`rtnl.isolate`), so that their packets pass the host's rules
+    on layer 3: the bridge answers for its containers' addresses when another container asks who has them."""
+    settings = {
+        f"ipv4/conf/{name}/proxy_arp_pvlan": "1",
+        f"ipv4/conf/{name}/send_redirects": "0",
+        f"ipv4/neigh/{name}/proxy_delay": "0",
+        # A kernel without IPv6 has nothing to switch off.
+        f"ipv6/conf/{name}/disable_ipv6": "1",
+    }
+    for path, value in settings.items():
+        with contextlib.suppress(OSError):
+            Path("/proc/sys/net", path).write_text(value)
+
+
+def isolate_all(nl: rtnl.Netlink, instance: str) -> None:
+    """Bring bridges and ports that an older version made to what is made now."""
+    for link, whose in _owned(nl, instance):
+        if whose.kind == "net":
+            _tune(link.name)
+        elif whose.kind == "port" and link.master:
+            nl.do(rtnl.isolate(link.index))
+
+
+def _owned(nl: rtnl.Netlink, instance: str) -> list[tuple[rtnl.Link, Owner]]:
+    found = ((link, owner(link.alias)) for link in nl.links())
+    return [(link, whose) for link, whose in found if whose is not None and whose.instance == instance]
+
+
+def floating_name(instance: str) -> str:
+    """The interface that carries the floating addresses of this host's ports."""
+    return f"{prefix(instance)}x"
+
+
+def set_floating(nl: rtnl.Netlink, instance: str, addresses: set[str]) -> None:
+    """These floating addresses are this host's, and no others."""
+    name = floating_name(instance)
+    link = nl.link(name)
+    if link is None:
+        if not addresses:
+            return
+        body = rtnl.ifinfo() + rtnl.text(rtnl.IFLA_IFNAME, name)
+        body += rtnl.attr(rtnl.IFLA_LINKINFO, rtnl.text(rtnl.INFO_KIND, "bridge"))
+        nl.do((rtnl.NEWLINK, rtnl.CREATE | rtnl.EXCL, body))
+        link = nl.link(name)
+        if link is None:
+            raise RuntimeFailedError(f"Cannot make {name} for floating addresses: it vanished while it was made.")
+        alias = Owner(instance, "ext", "floating").alias()
+        nl.do((rtnl.SETLINK, 0, rtnl.ifinfo(link.index) + rtnl.text(rtnl.IFLA_IFALIAS, alias)), rtnl.set_up(link.index))
+    elif not addresses:
+        nl.delete(link.index)
+        return
+    has = {a.address for a in nl.addresses() if a.index == link.index}
+    messages = [rtnl.add_address(link.index, address, 32) for address in sorted(addresses - has)]
+    messages += [rtnl.remove_address(link.index, address, 32) for address in sorted(has - addresses)]
+    if messages:
+        nl.do(*messages)
 
 
 def bridges(nl: rtnl.Netlink, instance: str) -> list[Bridge]:
@@ -176,6 +234,31 @@ def plug(netns: str, plugs: list[Plug]) -> None:
         os.close(fd)
 
 
+def inside(netns: str) -> dict[str, str]:
+    """The interfaces of a namespace: MAC by name."""
+    with _inside(netns) as nl:
+        return {link.name: link.mac for link in nl.links()}
+
+
+def lead_out(netns: str, interface: str, gateway: str) -> None:
+    """The default route of a namespace goes through this interface."""
+    with _inside(netns) as nl:
+        link = nl.link(interface)
+        if link is not None:
+            nl.do(rtnl.add_default_route(link.index, gateway))
+
+
+def _inside(netns: str) -> rtnl.Netlink:
+    try:
+        fd = os.open(netns, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise RuntimeFailedError(f"Cannot look into the network namespace {netns}: {error.strerror}.") from None
+    try:
+        return rtnl.Netlink(_socket_in(fd, netns))
+    finally:
+        os.close(fd)
+
+
 def _await_up(nl: rtnl.Netlink, names: set[str]) -> None:
     """Wait until these interfaces pass packets.
 
@@ -216,6 +299,7 @@ def _make_pair(nl: rtnl.Netlink, fd: int, wanted: Plug) -> None:
     nl.do(
         (rtnl.SETLINK, 0, rtnl.ifinfo(link.index) + label + _quiet()),
         rtnl.set_up(link.index, rtnl.u32(rtnl.IFLA_MASTER, bridge.index)),
+        rtnl.isolate(link.index),
     )
 
 
@@ -276,8 +360,7 @@ def unplug(instance: str, container_id: str, names: list[str]) -> None:
 
 def ports_of(nl: rtnl.Netlink, instance: str) -> list[tuple[rtnl.Link, Owner]]:
     """The host's ends of all veths of this cloud."""
-    found = ((link, owner(link.alias)) for link in nl.links())
-    return [(link, o) for link, o in found if o is not None and (o.instance, o.kind) == (instance, "port")]
+    return [(link, whose) for link, whose in _owned(nl, instance) if whose.kind == "port"]
 
 
 def remove_unsigned_bridges(nl: rtnl.Netlink, instance: str) -> None:

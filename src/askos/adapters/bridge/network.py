@@ -21,6 +21,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from askos.adapters.bridge import cni, host, links, plugin, rules
 from askos.adapters.bridge.fabric import Fabric
 from askos.adapters.bridge.forward import Forwarder
@@ -30,7 +32,8 @@ from askos.adapters.bridge.links import Owner, Plug
 from askos.adapters.bridge.nameserver import NameServices
 from askos.adapters.bridge.workers import Workers
 from askos.model.capsules import Network
-from askos.model.errors import RuntimeFailedError, SetupError
+from askos.model.errors import NotFoundError, RuntimeFailedError, SetupError
+from askos.model.networks import NetworkState
 from askos.ports.network import Attachment, AttachmentLookup, Names
 
 _log = logging.getLogger(__name__)
@@ -73,7 +76,7 @@ class BridgeNetwork:
         self._names = NameServices(Forwarder(lambda: upstream if upstream is not None else host.resolvers()))
         self._workers = Workers()
         self._sockets = Sockets(self._journal)
-        self._fabric = Fabric(instance, self._names, self._workers, forward_record)
+        self._fabric = Fabric(instance, self._names, self._workers, forward_record, state_root / "security-groups")
         self._server: cni.Server | None = None
         self._lookup: AttachmentLookup | None = None
         self._busy: dict[str, tuple[asyncio.Lock, int]] = {}
@@ -117,6 +120,48 @@ class BridgeNetwork:
         call = cni.Call("ADD", sandbox_id, netns, "eth0", attachment.capsule_uuid, "")
         # Once begun it is finished, even when nobody waits any more: the threads cannot be called back.
         await asyncio.shield(self._plugged(call, attachment))
+
+    async def sync(self, sandbox_id: str, attachment: Attachment) -> None:
+        """Plug and unplug interfaces of a wired sandbox until they are those of the attachment."""
+        await asyncio.shield(self._synced(sandbox_id, attachment))
+
+    async def _synced(self, sandbox_id: str, attachment: Attachment) -> None:
+        with self._fabric.needing([network.uuid for network in attachment.networks]):
+            async with self._alone(sandbox_id):
+                entry = self._journal.read(sandbox_id)
+                if entry is None or not entry.made_us:
+                    raise NotFoundError(f"The sandbox {sandbox_id} is not wired on this host.")
+                await self._change(entry, attachment)
+
+    async def _change(self, entry: Entry, attachment: Attachment) -> None:
+        call = cni.Call("ADD", entry.container_id, entry.netns, "eth0", attachment.capsule_uuid, "")
+        wanted = self._plugs(call, attachment)
+        names = [plug.host_name for plug in wanted]
+        surplus = [name for name in entry.links if name not in names]
+        # As long as it is under way the journal knows of both: whatever happens, all of it is found again.
+        both = [*names, *surplus]
+        uuids = sorted({*entry.networks, *(network.uuid for network in attachment.networks)})
+        self._journal.write(entry.container_id, attachment.capsule_uuid, entry.netns, both, uuids)
+        if surplus:
+            await self._workers.run(lambda _: links.unplug(self._instance, entry.container_id, surplus))
+        present = await self._workers.run(lambda _: links.inside(entry.netns))
+        by_mac = {mac: name for name, mac in present.items()}
+        free = (name for number in range(256) if (name := f"eth{number}") not in present)
+        missing = [
+            msgspec.structs.replace(plug, interface=next(free)) for plug in wanted if plug.port.mac not in by_mac
+        ]
+        if missing:
+            await self._wire(entry.netns, attachment.networks, missing)
+        first = wanted[0] if wanted else None
+        if first is not None and first.default_route and first.port.mac in by_mac:
+            interface, gateway = by_mac[first.port.mac], first.bridge.gateway
+            await self._workers.run(lambda _: links.lead_out(entry.netns, interface, gateway))
+        left = [network.uuid for network in attachment.networks]
+        self._journal.write(entry.container_id, attachment.capsule_uuid, entry.netns, names, left)
+
+    async def set_state(self, state: NetworkState) -> None:
+        """Make security groups and floating addresses true."""
+        await self._fabric.set_state(state)
 
     async def set_names(self, names: list[Names]) -> None:
         """Replace everything that the name services answer."""
@@ -221,7 +266,7 @@ class BridgeNetwork:
                 host_name=links.port_name(self._instance, port.uuid),
                 interface=call.interface or "eth0" if number == 0 else f"eth{number}",
                 port=port,
-                default_route=number == 0,
+                default_route=number == 0 and not network.gateway_disabled,
                 alias=alias,
                 mtu=mtu,
             )

@@ -19,7 +19,7 @@ from types import TracebackType
 import msgspec
 
 NEWLINK, DELLINK, GETLINK, SETLINK = 16, 17, 18, 19
-NEWADDR, GETADDR = 20, 22
+NEWADDR, DELADDR, GETADDR = 20, 21, 22
 NEWROUTE = 24
 _REQUEST, _ACK, _DUMP = 0x1, 0x4, 0x300
 CREATE, EXCL, REPLACE = 0x400, 0x200, 0x100
@@ -33,6 +33,10 @@ INFO_KIND, INFO_DATA, VETH_PEER = 1, 2, 1
 IFLA_OPERSTATE = 16
 IFF_UP = 1
 OPER_UP = 6
+
+_AF_BRIDGE = 7
+_NESTED = 0x8000
+_PROTINFO, _BRPORT_ISOLATED = 12, 33
 
 _HEADER = struct.Struct("=IHHII")
 _IFINFO = struct.Struct("=BxHiII")
@@ -109,6 +113,18 @@ def add_address(index: int, address: str, prefixlen: int) -> Message:
         wide = int(IPv4Address(address)) | (0xFFFFFFFF >> prefixlen)
         body += attr(4, struct.pack(">I", wide))
     return NEWADDR, CREATE | REPLACE, body
+
+
+def remove_address(index: int, address: str, prefixlen: int) -> Message:
+    """Take an address from a link."""
+    packed = IPv4Address(address).packed
+    return DELADDR, 0, _IFADDR.pack(socket.AF_INET, prefixlen, 0, 0, index) + attr(1, packed) + attr(2, packed)
+
+
+def isolate(index: int) -> Message:
+    """A bridge's port that reaches the bridge itself alone, and no other isolated port."""
+    head = _IFINFO.pack(_AF_BRIDGE, 0, index, 0, 0)
+    return SETLINK, 0, head + attr(_PROTINFO | _NESTED, attr(_BRPORT_ISOLATED, b"\x01"))
 
 
 def add_default_route(index: int, gateway: str) -> Message:

@@ -1,8 +1,9 @@
 """The packet rules of one cloud: NAT to the outside, walls between networks, and between containers and the host.
 
 All of them live in one nftables table, `inet askos_<instance>`, which is replaced as a whole in one transaction
-when a network comes or goes, never for a container. Networks are elements of sets, so a packet costs the same with
-one network as with a thousand.
+when a network or the state of security groups changes. Networks and members are elements of sets, so a packet costs the
+same with one as with a thousand. Ports of a bridge are isolated, so that also what one container sends to another of
+its network passes here.
 
 A verdict of ours cannot undo another table's drop: where the host's own firewall drops forwarded packets (docker
 sets `policy drop` in iptables' FORWARD), the operator must let our interfaces through; `forward_dropped_by` finds
@@ -18,7 +19,9 @@ import shutil
 from collections.abc import Iterable
 
 from askos.adapters.bridge.links import PREFIX, Bridge, prefix
+from askos.adapters.bridge.walls import parts
 from askos.model.errors import SetupError, UnavailableError
+from askos.model.networks import NetworkState
 
 _TIMEOUT_S = 20
 
@@ -28,8 +31,9 @@ def table(instance: str) -> str:
     return f"askos_{instance}"
 
 
-def text(instance: str, bridges: Iterable[Bridge]) -> str:
+def text(instance: str, bridges: Iterable[Bridge], state: NetworkState | None = None) -> str:
     """The transaction that makes the table what it has to be for these bridges, whatever it was before."""
+    walls = parts(state)
     ordered = sorted(bridges, key=lambda bridge: bridge.name)
     name = table(instance)
 
@@ -46,6 +50,7 @@ table inet {name} {{
     set subnets {{ type ifname . ipv4_addr; flags interval; {elements([f'"{b.name}" . {b.cidr}' for b in ordered])} }}
     set gateways {{ type ifname . ipv4_addr; {elements([f'"{b.name}" . {b.gateway}' for b in ordered])} }}
     set sources {{ type ipv4_addr; flags interval; {elements([b.cidr for b in ordered])} }}
+{walls.sets}
 
     chain forward {{
         type filter hook forward priority filter - 5; policy accept;
@@ -55,15 +60,25 @@ table inet {name} {{
     }}
     chain from_containers {{
         meta nfproto ipv4 iifname . ip saddr != @subnets drop
-        ip daddr 169.254.0.0/16 drop
-        iifname . oifname @same accept
         meta nfproto != ipv4 drop
+        ip daddr 169.254.0.0/16 drop
+        ct state established,related return
+        ip saddr vmap @egress
+        ct status dnat return
+        iifname . oifname @same return
         oifname "{PREFIX}*" drop
     }}
     chain to_containers {{
-        iifname . oifname @same accept
         ct state established,related accept
+        ip daddr vmap @ingress
+        {"" if walls.known else "iifname . oifname @same accept"}
         drop
+    }}
+{walls.chains}
+    chain output {{
+        type filter hook output priority filter - 5; policy accept;
+        oifname @bridges icmp type redirect drop comment "ports are isolated on purpose"
+        oifname @bridges ct status dnat ct state new ip daddr vmap @ingress
     }}
     chain input {{
         type filter hook input priority filter - 5; policy accept;
@@ -79,18 +94,27 @@ table inet {name} {{
         iifname . ip daddr @gateways icmp type echo-request accept
         drop
     }}
+    chain prerouting {{
+        type nat hook prerouting priority dstnat; policy accept;
+        dnat ip to ip daddr map @floating_in
+    }}
+    chain local {{
+        type nat hook output priority -100; policy accept;
+        dnat ip to ip daddr map @floating_in
+    }}
     chain postrouting {{
         type nat hook postrouting priority srcnat; policy accept;
+        ip saddr @sources oifname != "{PREFIX}*" snat ip to ip saddr map @floating_out
         ip saddr @sources oifname != "{PREFIX}*" masquerade
     }}
 }}
 """
 
 
-async def apply(instance: str, bridges: Iterable[Bridge]) -> None:
+async def apply(instance: str, bridges: Iterable[Bridge], state: NetworkState | None = None) -> None:
     """Make the rules true, in one transaction. SetupError when nft or the kernel cannot; UnavailableError if
     it hangs."""
-    code, _, said = await _nft("-f", "-", stdin=text(instance, bridges))
+    code, _, said = await _nft("-f", "-", stdin=text(instance, bridges, state))
     if code != 0:
         raise SetupError(
             f"Cannot set the packet rules of inet {table(instance)}: nft says: {_first_line(said)} "

@@ -64,7 +64,7 @@ async def load(client: Client, path: str, ref: str | None, scratch: Path) -> lis
     """Load an archive; returns when CRI sees the names, so that a container can be made at once."""
     names = await store.import_archive(client, path, ref, scratch)
     for name, image_id in names.items():
-        await _seen(client, name, image_id)
+        await seen(client, name, image_id)
     return list(names)
 
 
@@ -82,7 +82,7 @@ async def remove(client: Client, ref: str) -> None:
                 raise
     else:
         await client.cri("RemoveImage", cri.RemoveImageRequest(image=cri.ImageSpec(image=ref)), _REMOVE_S)
-    await _seen(client, ref, None)
+    await seen(client, ref, None)
 
 
 async def ensure_pause(client: Client, scratch: Path) -> None:
@@ -95,10 +95,10 @@ async def ensure_pause(client: Client, scratch: Path) -> None:
         names = await store.import_archive(client, str(path), None, scratch, labels=store.PINNED)
     finally:
         path.unlink(missing_ok=True)
-    await _seen(client, PAUSE_IMAGE, names[PAUSE_IMAGE])
+    await seen(client, PAUSE_IMAGE, names[PAUSE_IMAGE])
 
 
-async def _seen(client: Client, ref: str, image_id: str | None) -> None:
+async def seen(client: Client, ref: str, image_id: str | None) -> None:
     """Wait until CRI takes the name for that image (None: for none)."""
     # CRI learns of changes in containerd's store by events, a moment later.
     deadline = time.monotonic() + _SEEN_S
@@ -121,4 +121,5 @@ def _read(item: Any, info: dict[str, Any]) -> Image:
         command=list(config.get("Cmd") or []),
         user=str(config.get("User") or ""),
         stop_signal=str(config.get("StopSignal") or ""),
+        exposed_ports=list(config.get("ExposedPorts") or {}),
     )

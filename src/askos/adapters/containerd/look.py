@@ -9,14 +9,15 @@ import asyncio
 import time
 from typing import Any
 
+import msgspec
 from cri_api.v1 import api_pb2 as cri
 
 from askos.adapters.containerd import spec
 from askos.adapters.containerd.adoptions import Adoptions
-from askos.adapters.containerd.rpc import Client, RpcError
+from askos.adapters.containerd.details import Details
+from askos.adapters.containerd.rpc import LIST_S, Client, RpcError
 from askos.ports.runtime import Container, Sandbox
 
-LIST_S = 10.0
 # An out-of-memory notice can arrive a moment after the exit: until then a failed container's status is not final.
 _FINAL_AFTER_US = 3_000_000
 
@@ -24,10 +25,11 @@ _FINAL_AFTER_US = 3_000_000
 class Observer:
     """Reads what there is of one cloud in one containerd. Methods raise RpcError."""
 
-    def __init__(self, client: Client, instance: str, adoptions: Adoptions) -> None:
+    def __init__(self, client: Client, instance: str, adoptions: Adoptions, details: Details) -> None:
         self._client = client
         self._instance = instance
         self._adoptions = adoptions
+        self._details = details
         self._kept: dict[str, Any] = {}
 
     async def observe(self, capsule_uuid: str | None) -> tuple[list[Sandbox], list[Container]]:
@@ -41,6 +43,7 @@ class Observer:
         if capsule_uuid is None:
             living = {item.id for item in items}
             self._kept = {key: status for key, status in self._kept.items() if key in living}
+            self._details.keep(living)
         return sandboxes, containers
 
     async def sandboxes(self, capsule_uuid: str | None) -> list[Sandbox]:
@@ -83,7 +86,7 @@ class Observer:
 
     async def _container(self, item: Any) -> Container | None:
         if item.state == cri.CONTAINER_CREATED:
-            return spec.read_container(item, None)
+            return await self._detailed(item, spec.read_container(item, None))
         status = self._kept.get(item.id)
         if status is None or status.state != item.state:
             try:
@@ -94,7 +97,21 @@ class Observer:
                 raise
             if _final(status):
                 self._kept[item.id] = status
-        return spec.read_container(item, status)
+        return await self._detailed(item, spec.read_container(item, status))
+
+    async def _detailed(self, item: Any, container: Container) -> Container:
+        """With what CRI does not tell."""
+        if container.state not in ("created", "running"):
+            return container
+        runs = container.state == "running"
+        use, paused = await self._details.of(item.id, item.pod_sandbox_id, runs=runs)
+        return msgspec.structs.replace(
+            container,
+            state="paused" if paused else container.state,
+            cpu_shares=use.cpu_shares,
+            memory_bytes=use.memory_bytes,
+            cpus=use.cpus,
+        )
 
 
 def _final(status: Any) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 _MNT_DETACH = 2
 _UMOUNT_NOFOLLOW = 8
+_MS_BIND, _MS_PRIVATE = 0x1000, 0x40000
 _OCTAL = re.compile(r"\\([0-7]{3})")
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -53,3 +54,24 @@ def remove_tree(folder: Path) -> None:
                 os.unlink(os.path.join(path, name))
     with contextlib.suppress(OSError):
         os.rmdir(folder)
+
+
+def is_mounted(path: Path) -> bool:
+    """Whether something is mounted exactly there."""
+    return path in below(path)
+
+
+def bind(source: Path, target: Path) -> None:
+    """Show one folder at the place of another, in no other mount namespace. Raises OSError."""
+    mount(str(source), target, "", _MS_BIND)
+    mount("none", target, "", _MS_PRIVATE)
+
+
+def mount(source: str, target: Path, fs_type: str, flags: int = 0, data: str = "") -> None:
+    """mount(2). Raises OSError."""
+    done = _libc.mount(
+        source.encode(), os.fsencode(target), fs_type.encode() or None, ctypes.c_ulong(flags), data.encode() or None
+    )
+    if done != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code), str(target))

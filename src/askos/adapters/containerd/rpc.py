@@ -23,6 +23,8 @@ from askos.adapters.containerd.reasons import describe
 from askos.model.errors import AskosError, RuntimeFailedError, UnavailableError
 
 NAMESPACE = "k8s.io"
+LIST_S = 10.0
+"""For calls that only look, in seconds."""
 _MESSAGE_LIMIT = 64 << 20
 _OPTIONS: list[tuple[str, Any]] = [
     ("grpc.max_receive_message_length", _MESSAGE_LIMIT),
@@ -46,6 +48,9 @@ _RESPONSES: dict[str, Any] = {
     "tasks.v1.Tasks/Exec": _EMPTY,
     "tasks.v1.Tasks/ResizePty": _EMPTY,
     "tasks.v1.Tasks/CloseIO": _EMPTY,
+    "tasks.v1.Tasks/Pause": _EMPTY,
+    "tasks.v1.Tasks/Resume": _EMPTY,
+    "tasks.v1.Tasks/ListPids": api.ListPidsResponse,
     "tasks.v1.Tasks/Wait": api.WaitResponse,
     "containers.v1.Containers/Get": api.GetContainerResponse,
     "containers.v1.Containers/List": api.ListContainersResponse,
@@ -55,6 +60,8 @@ _RESPONSES: dict[str, Any] = {
     "content.v1.Content/ListStatuses": api.ListStatusesResponse,
     "content.v1.Content/Abort": _EMPTY,
     "content.v1.Content/Write": api.WriteContentResponse,
+    "content.v1.Content/Read": api.ReadContentResponse,
+    "diff.v1.Diff/Diff": api.DiffResponse,
     "images.v1.Images/Create": api.ImageResponse,
     "images.v1.Images/Update": api.ImageResponse,
     "images.v1.Images/Get": api.ImageResponse,
@@ -63,6 +70,8 @@ _RESPONSES: dict[str, Any] = {
     "leases.v1.Leases/Delete": _EMPTY,
     "snapshots.v1.Snapshots/Mounts": api.MountsResponse,
     "snapshots.v1.Snapshots/Remove": _EMPTY,
+    "snapshots.v1.Snapshots/View": api.ViewSnapshotResponse,
+    "snapshots.v1.Snapshots/Stat": api.StatSnapshotResponse,
     "snapshots.v1.Snapshots/List": api.ListSnapshotsResponse,
     "events.v1.Events/Subscribe": api.Envelope,
 }

@@ -14,17 +14,19 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from cri_api.v1 import api_pb2 as cri
 
-from askos.adapters.containerd import cgroups, images, layers, spec, stats, teardown
+from askos.adapters.containerd import cgroups, disk, images, layers, mounts, spec, stats, teardown
 from askos.adapters.containerd import limits as capsule_limits
 from askos.adapters.containerd.adopting import Plug
 from askos.adapters.containerd.adoptions import Adoptions
+from askos.adapters.containerd.details import Use
 from askos.adapters.containerd.execs import Exec
-from askos.adapters.containerd.look import LIST_S, Observer
+from askos.adapters.containerd.living import Living
+from askos.adapters.containerd.look import Observer
 from askos.adapters.containerd.making import Maker
 from askos.adapters.containerd.proto import containerd_api_pb2 as api
 from askos.adapters.containerd.pull import STALL_S, pull
 from askos.adapters.containerd.reasons import describe
-from askos.adapters.containerd.rpc import Client, RpcError, failed
+from askos.adapters.containerd.rpc import LIST_S, Client, RpcError, failed
 from askos.adapters.containerd.stopping import Stopper
 from askos.adapters.containerd.warm import Warm
 from askos.model.errors import ConflictError, NotFoundError, RuntimeFailedError, UnavailableError
@@ -46,12 +48,14 @@ if TYPE_CHECKING:
     from askos.adapters.containerd.attach import Attach
 
 _START_S = 60.0
-_UPDATE_S = 30.0
-_TOPICS = {"/tasks/exit": "exit", "/tasks/delete": "ended", "/tasks/oom": "oom", "/tasks/start": "start"}
+_TOPICS = {
+    "/tasks/exit": "exit", "/tasks/delete": "ended", "/tasks/oom": "oom", "/tasks/start": "start",
+    "/tasks/paused": "paused", "/tasks/resumed": "resumed",
+}  # fmt: skip
 _T = TypeVar("_T")
 
 
-class ContainerdRuntime:
+class ContainerdRuntime(Living):
     """`ports.runtime.Runtime` over the containerd at `socket`.
 
     `instance`: the cloud's short hex id. Logs go to `<log_root>/<capsule uuid>/`; `state_root` holds the pipes of
@@ -73,7 +77,7 @@ class ContainerdRuntime:
         adoption_root: Path | None = None,
         plug: Plug | None = None,
     ) -> None:
-        self.client = Client(socket)
+        super().__init__(Client(socket), state_root / "files")
         self.instance = instance
         self.snapshotter = snapshotter
         self.exec_root = state_root / "exec"
@@ -86,7 +90,7 @@ class ContainerdRuntime:
         self._parent = cgroup_parent or cgroups.parent_of(instance)
         self._stall_s = pull_stall_s
         self._adoptions = Adoptions(adoption_root or state_root / "adopted")
-        self._observer = Observer(self.client, instance, self._adoptions)
+        self._observer = Observer(self.client, instance, self._adoptions, self._details)
         self._maker = Maker(self.client)
         self.warm = Warm(
             self.client,
@@ -99,11 +103,12 @@ class ContainerdRuntime:
         )
         self._stopper = Stopper(self.client)
         self._ends_groups = cgroups.ends_groups()
-        self._images: dict[str, Image] = {}
 
     async def start(self) -> None:
         """Make sure that the sandbox image is there; call it once containerd answers, and after it came back."""
         await _told("prepare the sandbox image", images.ensure_pause(self.client, self._scratch))
+        # What a predecessor had mounted to look into.
+        await asyncio.to_thread(mounts.remove_tree, self._files.scratch)
 
     async def close(self) -> None:
         """Close the connection. Nothing in containerd ends by it."""
@@ -144,11 +149,13 @@ class ContainerdRuntime:
     async def stop_sandbox(self, sandbox_id: str) -> None:
         """Kill what runs in it and take its network away."""
         await self.warm.settled(sandbox_id)
+        await _told("stop the sandbox", self._thaw_all(sandbox_id))
         await _told("stop the sandbox", self._maker.stop_sandbox(sandbox_id))
 
     async def remove_sandbox(self, sandbox_id: str) -> None:
         """Remove the sandbox and every container in it."""
         await self.warm.settled(sandbox_id)
+        await _told("remove the sandbox", self._empty(sandbox_id))
         await _told("remove the sandbox", self._maker.remove_sandbox(sandbox_id))
         # containerd forgets the socket of a shim whose start was broken off.
         teardown.shim_socket(self.client.socket, sandbox_id).unlink(missing_ok=True)
@@ -174,6 +181,8 @@ class ContainerdRuntime:
             sandbox_config=self._sandbox_config(sandbox, privileged=config.security.privileged),
         )
 
+        new = True
+
         async def existing() -> tuple[str, bool] | None:
             labels = {
                 spec.INSTANCE: self.instance,
@@ -184,13 +193,20 @@ class ContainerdRuntime:
             }
             _, containers = await self._observer.lists(labels)
             found = [c for c in containers if c.pod_sandbox_id == sandbox_id]
+            nonlocal new
+            new = False
             return (found[0].id, found[0].state != cri.CONTAINER_UNKNOWN) if found else None
 
         try:
             with self.warm.starting():
                 making = self._maker.container(request, existing)
                 made, _ = await asyncio.gather(making, self.warm.finished(sandbox_id))
-                return made
+            if new:
+                limits = spec.limits_of(config)
+                self._details.made(made, Use(limits.cpu_shares, limits.memory_bytes, config.cpus))
+            if config.layer_folder:
+                await self._place(made, config.layer_folder)
+            return made
         except RpcError as error:
             if error.not_found and "resolve image" in error.text:
                 message = f"Image {config.image_ref} is not on this host. Pull it first."
@@ -203,6 +219,7 @@ class ContainerdRuntime:
             request = cri.StartContainerRequest(container_id=container_id)
             with self.warm.starting():
                 await self.client.cri("StartContainer", request, _START_S)
+            self._details.started(container_id)
         except RpcError as error:
             if "CONTAINER_RUNNING state" in error.text:
                 return
@@ -221,12 +238,12 @@ class ContainerdRuntime:
 
         InvalidError for a signal that there is not.
         """
+        await _told("stop the container", self._thaw(container_id, kill=timeout_s <= 0))
         await _told("stop the container", self._stopper.stop(container_id, timeout_s, stop_signal))
 
     async def remove_container(self, container_id: str) -> None:
         """Remove a container; kills it first when it runs."""
-        await _told("remove the container", self._maker.remove_container(container_id))
-        self._observer.forget(container_id)
+        await _told("remove the container", self._remove(container_id))
 
     async def signal(self, container_id: str, signum: int) -> None:
         """Send a signal to the container's first process. ConflictError when it does not run."""
@@ -241,15 +258,14 @@ class ContainerdRuntime:
 
     async def update_limits(self, container_id: str, limits: Limits) -> None:
         """Change what a created or running container may use, in place. The oom score stays as it was."""
-        request = cri.UpdateContainerResourcesRequest(container_id=container_id, linux=spec.changed_resources(limits))
-        calling = self.client.cri("UpdateContainerResources", request, _UPDATE_S)
-        await _told("change the limits of the container", calling)
+        await self._update(container_id, spec.changed_resources(limits), "change the limits of the container")
 
     async def carry_layer(self, from_id: str, to_id: str) -> None:
         """Exchange the writable layers of two containers that do not run, one of which has never started."""
         source, target = await _told("keep the container's files", self._carried(from_id, to_id))
         try:
-            await asyncio.to_thread(layers.hand_over, source, target, from_id, to_id)
+            async with self._files.held(from_id):
+                await asyncio.to_thread(layers.hand_over, source, target, from_id, to_id)
         except OSError as error:
             message = f"Could not keep the container's files: {error.strerror} ({source})."
             raise RuntimeFailedError(message) from None
@@ -328,11 +344,14 @@ class ContainerdRuntime:
         filters = [f'namespace==k8s.io,topic=="{topic}"' for topic in _TOPICS]
         request = api.SubscribeRequest(filters=filters)
         try:
+            self._details.doubt()
             async for envelope in self.client.stream("events.v1.Events/Subscribe", request, None):
                 kind = _TOPICS.get(envelope.topic)
                 if kind is None:
                     continue
                 event = api.TaskEvent.FromString(envelope.event.value)
+                if kind in ("paused", "resumed"):
+                    self._details.turned(event.container_id)
                 # The end of an exec session has an id of its own and says nothing about the container.
                 if kind != "exit" or event.id == event.container_id:
                     yield RuntimeEvent(kind, event.container_id)
@@ -361,11 +380,27 @@ class ContainerdRuntime:
             raise ConflictError("Cannot exchange the files of a container that has not ended. Stop it first.")
         if old.started_at and new.started_at:
             raise ConflictError("Cannot give files to a container that was started already.")
-        source, target = await asyncio.gather(
-            layers.writable_folder(self.client, self.snapshotter, from_id),
-            layers.writable_folder(self.client, self.snapshotter, to_id),
-        )
+        source, target = await asyncio.gather(self._layer(from_id), self._layer(to_id))
         return source, target
+
+    async def _remove(self, container_id: str) -> None:
+        folder = await disk.folder_of(self.client, container_id)
+        await self._thaw(container_id, kill=True)
+        if folder:
+            # Nothing may write any more when the file system goes.
+            await self._stopper.stop(container_id, 0, None)
+            await self._unplace(container_id)
+        await self._maker.remove_container(container_id)
+        self._observer.forget(container_id)
+        await self._discard(container_id, folder)
+
+    async def _empty(self, sandbox_id: str) -> None:
+        """Remove what has to be removed with care before a sandbox goes."""
+        _, containers = await self._observer.lists({spec.INSTANCE: self.instance})
+        for item in containers:
+            if item.pod_sandbox_id == sandbox_id and disk.LABEL in item.labels:
+                await self._remove(item.id)
+        await self._thaw_all(sandbox_id)
 
 
 def _command(config: ContainerConfig, image: Image | None) -> tuple[list[str], list[str]]:

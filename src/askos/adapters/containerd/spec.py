@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from cri_api.v1 import api_pb2 as cri
 
-from askos.adapters.containerd import security
+from askos.adapters.containerd import disk, security
 from askos.ports.runtime import Container, ContainerConfig, Limits, Sandbox, SandboxConfig
 
 INSTANCE = "askos.io/instance"
@@ -78,7 +78,8 @@ def container_config(
     `ends_groups`: the host can end all processes of a container when it needs too much memory. As with the kubelet,
     that is done in pods; otherwise the one process ends that needs the most.
     """
-    resources = _resources(_limits(config))
+    resources = _resources(limits_of(config))
+    resources.cpuset_cpus = config.cpus
     if ends_groups and config.limits is not None:
         resources.unified["memory.oom.group"] = "1"
     return cri.ContainerConfig(
@@ -95,6 +96,7 @@ def container_config(
             RUN: str(config.run),
             ATTEMPT: str(config.attempt),
             **({SPEC_HASH: config.spec_hash} if config.spec_hash else {}),
+            **({disk.LABEL: config.layer_folder} if config.layer_folder else {}),
         },
         log_path=log_name(config),
         mounts=_mounts(config),
@@ -178,10 +180,12 @@ def _number(text: str | None) -> int:
     return int(text) if text and text.isdigit() else 0
 
 
-def _limits(config: ContainerConfig) -> Limits:
+def limits_of(config: ContainerConfig) -> Limits:
+    """What a container is made with."""
     if config.limits is not None:
         return config.limits
-    return Limits(cpu_shares=int(_SHARES_PER_CPU * config.cpu), memory_bytes=config.memory_bytes)
+    shares = max(_LEAST_SHARES, int(_SHARES_PER_CPU * config.cpu))
+    return Limits(cpu_shares=shares, memory_bytes=config.memory_bytes)
 
 
 def _resources(limits: Limits) -> Any:

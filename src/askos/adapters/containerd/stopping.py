@@ -11,9 +11,8 @@ import asyncio
 from cri_api.v1 import api_pb2 as cri
 
 from askos.adapters.containerd import signals
-from askos.adapters.containerd.look import LIST_S
 from askos.adapters.containerd.proto import containerd_api_pb2 as api
-from askos.adapters.containerd.rpc import Client, RpcError
+from askos.adapters.containerd.rpc import LIST_S, Client, RpcError
 
 _STOP_S = 15.0
 _KILLED_S = 10.0

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -39,26 +39,27 @@ async def import_archive(
     with archive:
         found = await asyncio.to_thread(archive.images, ref)
         names: dict[str, str] = {}
-        async with _lease(client) as lease:
+        async with lease(client) as held:
             for image in found:
-                await _store_blobs(client, archive, image, lease)
+                await _store_blobs(client, archive, image, held)
                 for name in image.names:
-                    await _name(client, name, image.manifest, labels or {})
+                    await name_image(client, name, image.manifest, labels or {})
                     names[name] = image.config.digest
     return names
 
 
 @asynccontextmanager
-async def _lease(client: Client) -> AsyncIterator[str]:
-    lease = f"askos-import-{uuid.uuid4().hex}"
+async def lease(client: Client) -> AsyncIterator[str]:
+    """The id of a lease that keeps what is made under it from being collected meanwhile."""
+    held = f"askos-import-{uuid.uuid4().hex}"
     expires = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + _LEASE_S))
-    request = api.CreateLeaseRequest(id=lease, labels={"containerd.io/gc.expire": expires})
+    request = api.CreateLeaseRequest(id=held, labels={"containerd.io/gc.expire": expires})
     await client.call("leases.v1.Leases/Create", request, _CALL_S)
     try:
-        yield lease
+        yield held
     finally:
         with contextlib.suppress(RpcError):
-            await client.call("leases.v1.Leases/Delete", api.DeleteLeaseRequest(id=lease), _CALL_S)
+            await client.call("leases.v1.Leases/Delete", api.DeleteLeaseRequest(id=held), _CALL_S)
 
 
 async def _store_blobs(client: Client, archive: Archive, image: Found, lease: str) -> None:
@@ -71,7 +72,22 @@ async def _store_blobs(client: Client, archive: Archive, image: Found, lease: st
     await _store(client, archive, image.manifest, lease, labels)
 
 
-async def _store(client: Client, archive: Archive, blob: Blob, lease: str, labels: dict[str, str]) -> None:
+async def put(client: Client, blob: Blob, lease: str, labels: dict[str, str]) -> None:
+    """Store a blob that was made here."""
+    await _store(client, _Made(), blob, lease, labels)
+
+
+class _Made:
+    """In the place of an archive, for blobs that hold their data."""
+
+    path = "memory"
+
+    def read(self, blob: Blob) -> Iterator[bytes]:
+        """The blob's data."""
+        yield blob.data or b""
+
+
+async def _store(client: Client, archive: Archive | _Made, blob: Blob, lease: str, labels: dict[str, str]) -> None:
     ref = f"askos-import-{uuid.uuid4().hex}"
     try:
         await _write(client, archive, blob, lease, labels, ref=ref)
@@ -91,7 +107,9 @@ async def _store(client: Client, archive: Archive, blob: Blob, lease: str, label
         raise
 
 
-async def _write(client: Client, archive: Archive, blob: Blob, lease: str, labels: dict[str, str], *, ref: str) -> None:
+async def _write(
+    client: Client, archive: Archive | _Made, blob: Blob, lease: str, labels: dict[str, str], *, ref: str
+) -> None:
     method = "content.v1.Content/Write"
     call = client.dialogue(method, api.WriteContentRequest, _BLOB_S, lease)
     head = {"ref": ref, "total": blob.size, "expected": blob.digest}
@@ -130,7 +148,8 @@ async def _label(client: Client, blob: Blob, labels: dict[str, str]) -> None:
     await client.call("content.v1.Content/Update", request, _CALL_S)
 
 
-async def _name(client: Client, name: str, manifest: Blob, labels: dict[str, str]) -> None:
+async def name_image(client: Client, name: str, manifest: Blob, labels: dict[str, str]) -> None:
+    """Let a name stand for an image, whatever it stood for before."""
     target = api.Descriptor(media_type=manifest.media_type, digest=manifest.digest, size=manifest.size)
     image = api.Image(name=name, target=target, labels=labels)
     try:

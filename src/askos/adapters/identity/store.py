@@ -107,6 +107,10 @@ async def remove_project(connection: AsyncConnection, project_id: str) -> bool:
     await connection.execute(
         update(_users).where(_users.c.default_project_id == project_id).values(default_project_id=None)
     )
+    # Its default security group was made unasked, and goes unasked.
+    groups = schema.security_groups
+    worn = select(schema.port_groups.c.group_uuid)
+    await connection.execute(delete(groups).where(groups.c.default_of == project_id, groups.c.uuid.not_in(worn)))
     return (await connection.execute(delete(_projects).where(_projects.c.id == project_id))).rowcount > 0
 
 

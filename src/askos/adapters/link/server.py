@@ -32,6 +32,10 @@ HEARTBEAT_S = 10
 SILENCE_S = 35
 """An agent that is silent for so long is taken for gone."""
 RESYNC_S = 15
+_MOST_REPORTS = 500
+"""Reports from which on no more are taken into a transaction."""
+_MOST_WAITING = 50
+"""Messages that may wait to be written before no more is read."""
 _OPEN_S = 10.0
 """How long an agent may take to open the stream of a call that it was offered."""
 
@@ -131,6 +135,10 @@ class LinkServer(pb_grpc.LinkServicer):  # type: ignore[misc]  # generated witho
             session = self._sessions.get(change.host_uuid)
             if session is not None:
                 session.touch(change.uuid)
+
+    def sessions(self) -> dict[str, int]:
+        """The hosts that are connected to this server, each with the number of its session."""
+        return {host: session.number for host, session in self._sessions.items()}
 
     # -- calls -------------------------------------------------------------------------------------------------
 
@@ -261,22 +269,41 @@ class LinkServer(pb_grpc.LinkServicer):  # type: ignore[misc]  # generated witho
             await context.write(pb.ServerMessage(dropped=pb.Dropped(capsule_uuid=gone)))
 
     async def _receive(self, session: _Session, context: Any) -> None:
-        loop = asyncio.get_running_loop()
-        noted_at = loop.time()
-        while True:
-            try:
-                async with asyncio.timeout(SILENCE_S):
-                    message = await context.read()
-            except TimeoutError:
-                raise UnavailableError(f"host {session.facts.hostname} is silent") from None
-            if message is grpc.aio.EOF:
-                return
-            if loop.time() - noted_at >= HEARTBEAT_S - 1:
-                # A busy agent sends reports in place of heartbeats.
-                noted_at = loop.time()
-                await self._store.host_seen(session.facts.uuid, session.number, connected=True)
-            if message.WhichOneof("body") == "heartbeat":
-                continue
-            reports = [_report_of(body) for body in message.reports.report_json]
+        """Read until the agent has gone. What arrives while reports are being written is written together next: an
+        agent with much to tell costs few transactions, and one with little waits for nothing."""
+        arrived: asyncio.Queue[list[CapsuleReport] | None] = asyncio.Queue(_MOST_WAITING)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._apply(session, arrived))
+            loop = asyncio.get_running_loop()
+            noted_at = loop.time()
+            while True:
+                try:
+                    async with asyncio.timeout(SILENCE_S):
+                        message = await context.read()
+                except TimeoutError:
+                    raise UnavailableError(f"host {session.facts.hostname} is silent") from None
+                if message is grpc.aio.EOF:
+                    await arrived.put(None)
+                    return
+                if loop.time() - noted_at >= HEARTBEAT_S - 1:
+                    # A busy agent sends reports in place of heartbeats.
+                    noted_at = loop.time()
+                    await self._store.host_seen(session.facts.uuid, session.number, connected=True)
+                if message.WhichOneof("body") != "heartbeat":
+                    await arrived.put([_report_of(body) for body in message.reports.report_json])
+
+    async def _apply(self, session: _Session, arrived: asyncio.Queue[list[CapsuleReport] | None]) -> None:
+        """Write what arrives, in its order, until None."""
+        reports: list[CapsuleReport] | None
+        while (reports := await arrived.get()) is not None:
+            over = False
+            while len(reports) < _MOST_REPORTS and not arrived.empty():
+                more = arrived.get_nowait()
+                if more is None:
+                    over = True
+                    break
+                reports += more
             for uuid in await self._store.apply_reports(session.facts.uuid, reports):
                 session.touch(uuid)
+            if over:
+                return

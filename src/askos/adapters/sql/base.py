@@ -13,6 +13,7 @@ import msgspec
 from sqlalchemy import Row, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from askos.adapters.sql import ports as sql_ports
 from askos.adapters.sql import rows
 from askos.adapters.sql import volumes as sql_volumes
 from askos.adapters.sql.database import Database
@@ -22,11 +23,9 @@ from askos.adapters.sql.schema import (
     capsules,
     changes,
     container_actions,
-    networks,
-    ports,
 )
 from askos.adapters.sql.sealing import Sealer
-from askos.model.capsules import Capsule, CapsuleSpec, Network, Port, Report
+from askos.model.capsules import Capsule, CapsuleSpec, Report
 from askos.model.errors import SetupError
 from askos.ports.clock import now_us as system_clock
 from askos.ports.store import Change
@@ -50,7 +49,6 @@ class Base:
         self._on_change = on_change or (lambda _change: None)
         self._clock = clock
         self._given_sealer = sealer
-        self._networks: dict[str, Network] = {}
 
     @property
     def _sealer(self) -> Sealer:
@@ -103,7 +101,8 @@ class Base:
             deleted=True,
             last=None if last is None else rows.text(last),
         )
-        for table in (ports, capsule_labels, capsule_events, container_actions):
+        await sql_ports.release(connection, capsule.uuid, self._clock())
+        for table in (capsule_labels, capsule_events, container_actions):
             await connection.execute(delete(table).where(table.c.capsule_uuid == capsule.uuid))
         await connection.execute(delete(capsules).where(capsules.c.uuid == capsule.uuid))
         return Change(
@@ -129,27 +128,15 @@ class Base:
         """Capsules of rows of `schema.capsules`, with what other tables say of them."""
         if not found:
             return []
-        claimed = await self._ports(connection, [row.uuid for row in found])
+        claimed = await sql_ports.of_capsules(connection, [row.uuid for row in found])
         specs = {row.uuid: rows.spec_of(row.spec) for row in found}
         mounting = [uuid for uuid, spec in specs.items() if _may_mount(spec)]
         grants = await sql_volumes.grants_of(connection, mounting) if mounting else {}
         return [
-            rows.capsule(row, specs[row.uuid], claimed.get(row.uuid, []), self._networks, grants.get(row.uuid, []))
+            rows.capsule(row, specs[row.uuid], *claimed.get(row.uuid, ([], [])), grants.get(row.uuid, []))
             for row in found
         ]
 
-    async def _ports(self, connection: AsyncConnection, uuids: Sequence[str]) -> dict[str, list[Port]]:
-        claimed: dict[str, list[Port]] = {}
-        for start in range(0, len(uuids), CHUNK):
-            query = select(ports).where(ports.c.capsule_uuid.in_(uuids[start : start + CHUNK]))
-            for row in (await connection.execute(query)).all():
-                claimed.setdefault(row.capsule_uuid, []).append(rows.port(row))
-                if row.network_uuid not in self._networks:
-                    # Networks never change, so that each is read once.
-                    wanted = select(networks).where(networks.c.uuid == row.network_uuid)
-                    network = (await connection.execute(wanted)).one()
-                    self._networks[row.network_uuid] = rows.network(network)
-        return claimed
 
 
 def _may_mount(spec: CapsuleSpec) -> bool:

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from askos.adapters.sql import actions as sql_actions
 from askos.adapters.sql import events as sql_events
-from askos.adapters.sql import networks as sql_networks
+from askos.adapters.sql import ports as sql_ports
 from askos.adapters.sql import queries, rows
 from askos.adapters.sql import volumes as sql_volumes
 from askos.adapters.sql.base import CHUNK, Base
@@ -20,6 +20,7 @@ from askos.adapters.sql.schema import capsule_labels, capsules
 from askos.model.actions import Action, NewAction
 from askos.model.capsules import Capsule, CapsuleSpec, Placement, Report, Wish
 from askos.model.errors import ConflictError
+from askos.model.networks import NetWish
 from askos.model.pods import Content, Event
 from askos.plan.placement import Load
 from askos.ports.store import Change, Kind, NewCapsule, Query
@@ -43,7 +44,6 @@ class CapsuleStore(Base):
                     return existing
             if new.unique_name:
                 await _check_name(connection, new, namespace)
-            network = await sql_networks.project_network(connection, new.project_id, now)
             revision = await self._log(connection, new.kind, new.uuid, new.project_id, created=True)
             made = await connection.execute(
                 insert(capsules).values(
@@ -66,7 +66,8 @@ class CapsuleStore(Base):
                     **rows.derived(new.wish, Placement(), Report()),
                 )
             )
-            port = await sql_networks.claim_port(connection, network, new.uuid, now)
+            taker = sql_ports.Taker(new.uuid, new.project_id, new.spec.security_groups)
+            plugged = await taker.take(connection, new.nets or [NetWish()], [], now)
             if new.kind == "capsule":
                 await _write_labels(connection, new.uuid, new.spec)
             if new.action is not None:
@@ -79,7 +80,6 @@ class CapsuleStore(Base):
                 )
             with_volumes = new.volumes or new.new_volumes
             grants = await sql_volumes.grants_of(connection, [new.uuid]) if with_volumes else {}
-        self._networks[network.uuid] = network
         self._on_change(Change(revision, new.kind, new.uuid, deleted=False, project_id=new.project_id, created=True))
         return Capsule(
             uuid=new.uuid,
@@ -94,8 +94,8 @@ class CapsuleStore(Base):
             created_us=now,
             revision=revision,
             id=made.inserted_primary_key[0] if made.inserted_primary_key else 0,
-            ports=[port],
-            networks=[network],
+            ports=[port for port, _ in plugged],
+            networks=[network for _, network in plugged],
             volumes=grants.get(new.uuid, []),
             content_revision=int(sealed is not None),
         )

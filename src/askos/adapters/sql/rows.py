@@ -74,7 +74,7 @@ def capsule(
     row: Row[Any],
     spec: CapsuleSpec,
     ports: list[Port],
-    networks: dict[str, Network],
+    networks: list[Network],
     volumes: list[VolumeGrant],
 ) -> Capsule:
     """One row of `schema.capsules` with its spec, read already, its ports and volumes."""
@@ -93,7 +93,7 @@ def capsule(
         revision=row.revision,
         id=row.id,
         ports=ports,
-        networks=[networks[p.network_uuid] for p in ports],
+        networks=networks,
         volumes=volumes,
         content_revision=row.content_revision,
     )
@@ -148,16 +148,6 @@ def change(row: Row[Any]) -> Change:
 def event(row: Row[Any]) -> Event:
     """One row of `schema.capsule_events`."""
     return Event(row.type, row.reason, row.message, row.container, row.last_us, row.times, row.first_us)
-
-
-def port(row: Row[Any]) -> Port:
-    """One row of `schema.ports`."""
-    return Port(row.uuid, row.network_uuid, row.capsule_uuid, row.address, row.mac)
-
-
-def network(row: Row[Any]) -> Network:
-    """One row of `schema.networks`."""
-    return Network(row.uuid, row.project_id, row.name, row.cidr, row.gateway, row.subnet_uuid)
 
 
 def host(row: Row[Any]) -> Host:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from sqlalchemy import delete, func, insert, select
 
 from askos.adapters.sql.agents import AgentStore
+from askos.adapters.sql.attaching import AttachStore
 from askos.adapters.sql.changes import ChangeLog
 from askos.adapters.sql.placing import PlacementStore
 from askos.adapters.sql.schema import capsules, cloud
@@ -15,7 +16,7 @@ _CONTENT_KEY = "content_key"
 """The fact that tells which key content is sealed with, by its fingerprint."""
 
 
-class SqlStore(AgentStore, PlacementStore, ChangeLog):
+class SqlStore(AgentStore, AttachStore, PlacementStore, ChangeLog):
     """The store on a migrated database."""
 
     async def fact(self, key: str, make: Callable[[], str]) -> str:

@@ -39,6 +39,9 @@ _KINDS = ("folder", "memory", "files", "secret", "block")
 _CONTENT_LIMIT = "64m"
 """Of a tmpfs with secrets: they are limited long before, this only keeps a mistake from eating the host's memory."""
 _THREADS = 8
+LOCK_S = 60.0
+"""How long work waits for earlier work on the same capsule or volume. Making a file system may take longer: then it
+is tried again."""
 _T = TypeVar("_T")
 
 
@@ -292,8 +295,13 @@ class _Locks:
             lock, users = self._held.get(name, (threading.Lock(), 0))
             self._held[name] = (lock, users + 1)
         try:
-            with lock:
+            # Threads cannot be called back: those that wait for one that hangs must not take up the whole pool.
+            if not lock.acquire(timeout=LOCK_S):
+                raise RuntimeFailedError(f"Cannot work on {name}: what was begun on it before does not end.")
+            try:
                 yield
+            finally:
+                lock.release()
         finally:
             with self._guard:
                 lock, users = self._held.pop(name)

@@ -1,0 +1,107 @@
+"""Zun's get_archive and put_archive: files of a container as a tar archive in JSON, base64 from 1.25 on."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from askos.api import state
+from askos.api.containers import Containers
+from askos.api.core import Request, raw_json
+from askos.api.errors import ApiError, invalid_field, invalid_query
+from askos.api.microversion import Version
+from askos.api.schemas import Schema
+from askos.ports.calls import Frame
+
+BASE64_SINCE = Version(1, 25)
+MOST_BYTES = 64 << 20
+"""Of an archive."""
+BODY_BYTES = MOST_BYTES * 4 // 3 + (1 << 16)
+_CHUNK = 256 * 1024
+
+
+def put_schema(_version: Version) -> Schema:
+    """The schema of put_archive's body."""
+    return {
+        "type": "object",
+        "properties": {"data": {"type": "string"}, "path": {"type": "string", "maxLength": 4096}},
+    }
+
+
+class Archives:
+    """The handlers."""
+
+    def __init__(self, containers: Containers) -> None:
+        self._containers = containers
+
+    async def get(self, request: Request) -> web.Response:
+        """GET get_archive: a file or folder, and what it is."""
+        path = _path(request.query.get("path"))
+        capsule = await self._containers.find(request, "get_archive")
+        state.check("get_archive", capsule)
+        stream = await self._containers.open(capsule, "get_archive", {"path": path})
+        kept = bytearray()
+        try:
+            async for frame in stream.frames():
+                kept += frame.data
+                if len(kept) > MOST_BYTES:
+                    title = f"{path} is larger than {MOST_BYTES >> 20} MiB: fetch parts of it one by one."
+                    raise ApiError(400, title, code="container.invalid")
+            stat = stream.result
+        finally:
+            await stream.close()
+        return raw_json(msgspec.json.encode({"data": _text(bytes(kept), request.version), "stat": stat}))
+
+    async def put(self, request: Request) -> web.Response:
+        """POST put_archive: unpack an archive into a folder."""
+        path = _path(request.query.get("path") or request.body.get("path"))
+        data = _bytes(request.body, request.version)
+        capsule = await self._containers.find(request, "put_archive")
+        state.check("put_archive", capsule)
+        stream = await self._containers.open(capsule, "put_archive", {"path": path})
+        try:
+            for start in range(0, len(data), _CHUNK):
+                await stream.send(Frame(0, data[start : start + _CHUNK]))
+            await stream.send(Frame(0, b"", eof=True))
+            async for _frame in stream.frames():
+                pass
+        finally:
+            await stream.close()
+        return raw_json(b"null")
+
+
+def _path(given: Any) -> str:
+    if not isinstance(given, str) or not given:
+        raise invalid_query("path", "" if given is None else given, "a path is required")
+    if "\0" in given or len(given) > 4096:
+        raise invalid_query("path", given[:200], "it is no path")
+    return given
+
+
+def _text(data: bytes, version: Version) -> str:
+    if version >= BASE64_SINCE:
+        return base64.b64encode(data).decode()
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        title = f"This archive is not text, and cannot be told at {version}: ask at {BASE64_SINCE} or later."
+        raise ApiError(400, title, code="container.invalid") from None
+
+
+def _bytes(body: dict[str, Any], version: Version) -> bytes:
+    data = body.get("data")
+    if not data:
+        raise invalid_field("data", "" if data is None else data, "a tar archive is required")
+    if version < BASE64_SINCE:
+        try:
+            return str(data).encode()
+        except UnicodeEncodeError:
+            raise invalid_field("data", "", "it holds half characters") from None
+    try:
+        return base64.b64decode("".join(str(data).split()), validate=True)
+    except (binascii.Error, ValueError):
+        raise ApiError(400, "The archive's data is not base64.", code="container.base-64-exception") from None
