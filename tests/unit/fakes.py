@@ -11,6 +11,7 @@ import msgspec
 from askos.model.capsules import Network
 from askos.model.errors import RuntimeFailedError, UnauthorizedError, UnavailableError
 from askos.model.identity import Caller
+from askos.model.networks import NetworkState
 from askos.ports.calls import Frame
 from askos.ports.network import Attachment, AttachmentLookup, Names
 
@@ -28,6 +29,7 @@ class FakeNetwork:
         self.lookup: AttachmentLookup | None = None
         self.plugged: dict[str, Attachment] = {}
         self.names: list[Names] = []
+        self.state: NetworkState | None = None
         self.collected: list[tuple[set[str], list[Network]]] = []
 
     async def start(self, lookup: AttachmentLookup) -> None:
@@ -44,6 +46,12 @@ class FakeNetwork:
         made = socket.create_connection((address, port), timeout_s)
         made.setblocking(False)
         return made
+
+    async def sync(self, sandbox_id: str, attachment: Attachment) -> None:
+        self.plugged[attachment.capsule_uuid] = attachment
+
+    async def set_state(self, state: NetworkState) -> None:
+        self.state = state
 
     async def set_names(self, names: list[Names]) -> None:
         self.names = names

@@ -6,6 +6,7 @@ Routes come from the application's own table, so a new one is tested from its fi
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, NamedTuple
 
 import pytest
@@ -75,7 +76,7 @@ def routes(cloud: Cloud) -> list[Route]:
     """All of the native API and of Zun's capsules."""
     found = [r for r in cloud.app()[ROUTES] if r.path.startswith(("/askos/v1/", "/v1/capsules"))]
     assert len(found) > 25, "where are the routes?"
-    return found
+    return [r for r in found if not r.public]
 
 
 def kind_of(route: Route) -> str:
@@ -106,6 +107,21 @@ async def test_without_a_good_token_nothing_is_answered(cloud: Cloud, owned: Own
         got = await call(cloud, route, token, owned.ids.get(kind_of(route), ""))
         assert got.status == 401, route
         assert MARK.encode() not in got.raw
+
+
+async def test_public_routes_give_nothing_to_who_only_knows_an_id(cloud: Cloud, owned: Owned) -> None:
+    """Those below here carry proofs of their own."""
+    asked = len(cloud.calls.asked)
+    for route in cloud.app()[ROUTES]:
+        if not route.public or not route.path.startswith(("/askos/v1/", "/v1/capsules")):
+            continue
+        for ident in (*owned.ids.values(), *owned.names.values()):
+            path = re.sub(r"{[^}]*}", ident, route.path)
+            for query in ("", "?token=x", f"?token={ident}", "?command=id", f"?uuid={ident}&token={ident}"):
+                got = await cloud.ask(route.method, path + query, None, headers=dict(UPGRADE))
+                assert got.status in (400, 401, 403, 404), (path, got)
+                assert MARK.encode() not in got.raw.replace(ident.encode(), b"")
+    assert len(cloud.calls.asked) == asked
 
 
 @pytest.mark.parametrize("by", ["id", "name"])
@@ -250,5 +266,8 @@ async def test_a_reader_looks_and_touches_nothing(cloud: Cloud) -> None:
         asked = len(cloud.calls.asked)
     for path in ("/v1/containers", f"/v1/containers/{owned.ids['containers']}/execute?command=id"):
         (await cloud.ask("POST", path, reader, body={"image": "busybox"})).refused(403, "policy-not-authorized")
+    for word in ("attach", "get_archive?path=/etc"):
+        got = await cloud.ask("GET", f"/v1/containers/{owned.ids['containers']}/{word}", reader)
+        got.refused(403, "policy-not-authorized")
     still = await cloud.ask("GET", f"{CAPSULES}/{owned.ids['capsules']}", reader, version=None)
     assert (still.body["metadata"]["labels"], still.body["metadata"]["generation"]) == ({"mark": MARK}, 1)

@@ -158,6 +158,34 @@ def test_a_kill_that_fails_says_why(shim: Shim, state: str, said: bytes) -> None
     shim.call("delete", "c1")
 
 
+@pytest.mark.parametrize("state", ["created", "stopped"])
+def test_a_kill_after_a_start_that_was_broken_off(shim: Shim, state: str) -> None:
+    """The shim was told to give up: the start was killed before the stand-in had its word."""
+    shim.create()
+    pid = shim.stand_in()
+    (shim.bundle / "askos.started").touch()
+    (shim.home / "state").write_text(f'{{"status": "{state}"}}')
+    (shim.home / "deaf").touch()
+    assert shim.call("kill", "c1", "15").returncode == 1
+    until(lambda: any("wait c1" in call for call in shim.calls()))
+    assert not gone(pid), "nobody asked for its end"
+    done = shim.call("kill", "--all", "c1", "9")
+    assert (done.returncode, done.stderr) == (1, b"container not running\n")
+    until(lambda: gone(pid))
+
+
+def test_a_kill_leaves_the_stand_in_of_what_runs(shim: Shim) -> None:
+    shim.create()
+    shim.call("start", "c1")
+    assert shim.call("kill", "c1", "9").returncode == 0
+    (shim.home / "state").write_text('{"status": "running"}')
+    (shim.home / "deaf").touch()
+    assert shim.call("kill", "c1", "9").stderr == b"it went wrong\n"
+    assert not gone(shim.stand_in())
+    (shim.home / "over").touch()
+    until(lambda: gone(shim.stand_in()))
+
+
 def test_a_delete_ends_the_stand_in(shim: Shim) -> None:
     shim.create()
     pid = shim.stand_in()

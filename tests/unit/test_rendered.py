@@ -121,8 +121,11 @@ async def test_a_list_that_was_read_before_reads_no_capsule(cloud: Cloud, monkey
     assert [await items(cloud, token, path) for path in paths] == first
     assert read == []
     await relabel(cloud, token, first[0][1]["id"], a="b")
-    read.clear()
     assert (await items(cloud, token))[1]["metadata"]["labels"] == {"a": "b"}
+    assert read == [], "the answer to the change was rendered already"
+    await report(cloud, first[0][1]["id"], running(restarts=4))
+    read.clear()
+    assert (await items(cloud, token))[1]["status"]["containerStatuses"][0]["restartCount"] == 4
     assert read == [first[0][1]["id"]], "one has changed, one is read"
 
 

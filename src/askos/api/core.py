@@ -75,6 +75,12 @@ class Route(NamedTuple):
     """Bytes that the body may have."""
 
     @property
+    def for_writers(self) -> bool:
+        """Whether it is more than a look. Streams into a container, and Zun's URL for one, are a GET and do what
+        they like there; its files may be secrets."""
+        return self.method != "GET" or self.success == 101 or self.segments[-1:] in (("attach",), ("get_archive",))
+
+    @property
     def segments(self) -> tuple[str, ...]:
         """The path's parts."""
         return tuple(s for s in self.path.split("/") if s)
@@ -157,8 +163,7 @@ class Dispatcher:
             if allowed and len(segments) <= 3:
                 raise ApiError(405, "Method Not Allowed", detail="", headers={"Allow": ", ".join(sorted(allowed))})
             raise ApiError(404, "Not Found", detail="")
-        if raw.method not in ("GET", "HEAD") or route.success == 101:
-            # Streams into a container are a GET, and do what they like there.
+        if route.for_writers:
             policy.enforce_writer(request.caller)
         if segments[:1] == ("v1",):
             request.version = microversion.negotiate(raw.headers.get(microversion.HEADER))

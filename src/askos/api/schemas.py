@@ -335,7 +335,7 @@ def check_query(schema: Schema, query: dict[str, Any]) -> None:
     if error is None:
         return
     if error.absolute_path:
-        raise invalid_query(str(error.absolute_path[-1]), error.instance, _reason(error))
+        raise invalid_query(str(error.absolute_path[0]), error.instance, _reason(error))
     raise ApiError(400, _reason(error), code="container.schema-validation-error")
 
 

@@ -12,10 +12,12 @@ import msgspec
 
 from askos.loops import forwarding, logs, pod_logs
 from askos.loops.agent import Agent
+from askos.loops.attaching import Attached, Past
 from askos.loops.image_calls import ImageCalls
 from askos.loops.usage import Usage
 from askos.loops.worker import Worker
 from askos.model.errors import ConflictError, InvalidError, NotFoundError
+from askos.model.networks import NetworkState
 from askos.model.pods import Container, Ended, PodContainerReport
 from askos.ports import runtime as rt
 from askos.ports.calls import Frame, HostCall
@@ -65,7 +67,12 @@ class Calls:
             "image_import": images.import_,
             "image_remove": images.remove,
             "volume_remove": self._volume_remove,
+            "network_state": self._network_state,
         }
+
+    async def _network_state(self, call: HostCall) -> None:
+        state = msgspec.convert(call.arguments["state"], NetworkState)
+        await self._agent.network.set_state(state)
 
     async def __call__(self, call: HostCall) -> Any:
         """Perform a call."""
@@ -120,12 +127,41 @@ class Calls:
         Whether there is a terminal, and whether there is any input, is as the container was made.
         """
         uuid, name = str(call.arguments["capsule"]), str(call.arguments["container"])
-        spec = _spec(self._worker(uuid), name)
+        worker = self._worker(uuid)
+        if worker.assignment.spec.pod is None:
+            return await self._attach_main(call, worker)
+        spec = _spec(worker, name)
         container_id = await self._running(uuid, name)
         stdin = bool(call.arguments.get("stdin")) and spec.stdin
         session = await self._agent.runtime.attach(container_id, stdin=stdin, tty=spec.tty)
         try:
             await _carry(call, session, stdin=stdin)
+        finally:
+            await session.close()
+        return {"exit_code": await self._exit_code(uuid, container_id)}
+
+    async def _attach_main(self, call: HostCall, worker: Worker) -> dict[str, int | None]:
+        """The same for a Zun container. With `logs` what it wrote before comes first; of one that has ended meanwhile,
+        that is all."""
+        uuid, spec = worker.assignment.capsule_uuid, worker.assignment.spec.containers[0]
+        past = Past(self._agent.log_root / uuid) if call.arguments.get("logs") else None
+        try:
+            container_id = await self._running(uuid)
+        except ConflictError:
+            if past is None or not await self._has_ended(uuid):
+                raise
+            await call.send(Frame(control={"started": True}))
+            await past.tell(_sender(call))
+            known = worker.report.report.containers if worker.report is not None else []
+            return {"exit_code": known[0].exit_code if known else None}
+        if past is not None:
+            await call.send(Frame(control={"started": True}))
+            await past.tell(_sender(call))
+        stdin = bool(call.arguments.get("stdin")) and spec.interactive
+        session = await self._agent.runtime.attach(container_id, stdin=stdin, tty=spec.tty)
+        try:
+            since = await past.close_gap(_sender(call)) if past is not None else {}
+            await _carry(call, Attached(session, since), stdin=stdin)
         finally:
             await session.close()
         return {"exit_code": await self._exit_code(uuid, container_id)}

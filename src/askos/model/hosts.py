@@ -18,6 +18,8 @@ class HostFacts(msgspec.Struct, frozen=True):
     kernel_version: str
     runtimes: tuple[str, ...] = ("runc",)
     version: str = ""
+    labels: dict[str, str] = {}
+    """What its operator says of it, for hints to choose by."""
 
 
 class Host(msgspec.Struct, frozen=True):

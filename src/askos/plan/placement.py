@@ -30,11 +30,16 @@ class Load(msgspec.Struct, frozen=True):
 
 
 class Claim(msgspec.Struct, frozen=True):
-    """What a capsule needs of its host. CPU in thousandths; `runtime` None: any."""
+    """What a capsule needs of its host. CPU in thousandths; `runtime` None: any; so for empty things."""
 
     cpu: int
     memory_mib: int
     runtime: str | None = None
+    host: str = ""
+    """The name of the only host that will do."""
+    zone: str = ""
+    labels: tuple[tuple[str, str], ...] = ()
+    """Labels that the host must have."""
 
 
 class Nowhere(msgspec.Struct, frozen=True):
@@ -43,6 +48,8 @@ class Nowhere(msgspec.Struct, frozen=True):
     reason: str
 
 
+_LABEL = "label:"
+"""How the key of a hint begins that asks for a label of the host, as Zun's LabelFilter reads it."""
 NO_HOST = "There are not enough hosts available."
 """Zun's words, which clients look for."""
 
@@ -52,7 +59,16 @@ def claim(spec: CapsuleSpec) -> Claim:
     if spec.pod is not None:
         wanted = resources.claim(spec.pod)
         return Claim(wanted.cpu_milli, -(-wanted.memory_bytes >> 20), spec.pod.spec.runtime_class_name)
-    return Claim(round(sum(c.cpu for c in spec.containers) * 1000), sum(c.memory_mib for c in spec.containers))
+    wish = spec.placement
+    labels = {key.removeprefix(_LABEL): value for key, value in wish.hints.items() if key.startswith(_LABEL)}
+    return Claim(
+        cpu=round(sum(c.cpu for c in spec.containers) * 1000),
+        memory_mib=sum(c.memory_mib for c in spec.containers),
+        runtime=spec.runtime or None,
+        host=wish.host,
+        zone=wish.zone,
+        labels=tuple(sorted(labels.items())),
+    )
 
 
 def room(load: Load, ratios: Ratios) -> tuple[float, float]:
@@ -94,6 +110,13 @@ def _obstacle(wanted: Claim, load: Load, ratios: Ratios) -> str | None:
     """Why not this host; worded to follow a number of hosts."""
     if not load.host.connected:
         return "not connected"
+    if wanted.host and load.host.facts.hostname != wanted.host:
+        return f'other than the wished host "{wanted.host}"'
+    if wanted.zone and load.host.availability_zone != wanted.zone:
+        return f'outside of the zone "{wanted.zone}"'
+    for key, value in wanted.labels:
+        if load.host.facts.labels.get(key) != value:
+            return f'without the label "{key}={value}"'
     if not load.has_volumes:
         return "without the capsule's volumes"
     if wanted.runtime is not None and wanted.runtime not in load.host.facts.runtimes:

@@ -78,7 +78,7 @@ table inet {name} {{
     chain output {{
         type filter hook output priority filter - 5; policy accept;
         oifname @bridges icmp type redirect drop comment "ports are isolated on purpose"
-        oifname @bridges ct status dnat ct state new ip daddr vmap @ingress
+        ct status dnat ct state new ip daddr vmap @ingress comment "what the host sends to a floating address"
     }}
     chain input {{
         type filter hook input priority filter - 5; policy accept;

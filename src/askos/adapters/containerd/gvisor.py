@@ -57,6 +57,16 @@ stand_in() {
   read -r pid 2>/dev/null <"$here/askos.pid" && grep -q "$id" "/proc/$pid/cmdline" 2>/dev/null && echo "$pid"
 }
 
+# The container does not run: its stand-in is about to tell how it ended, or waits for what will never come.
+end_stand_in() {
+  for _ in 1 2 3 4 5 6 7 8 9 10; do
+    pid=$(stand_in)
+    [ -n "$pid" ] || return 0
+    sleep 0.05
+  done
+  kill -9 "$pid" 2>/dev/null
+}
+
 # Put this process, and so its children, into all control groups of process $1.
 join_groups_of() {
   while IFS=: read -r _ controllers path; do
@@ -116,10 +126,15 @@ case $command in
       echo 'container not running' >&2
       exit 1
     fi
+    # A start that was broken off has left the stand-in without its word.
+    [ -e "$here/askos.pid" ] && echo go 1<>"$here/askos.go"
     said=$("$runsc" $flags "$@" 2>&1) && exit 0
     case $(quietly state "$id" 2>/dev/null) in
       *'"running"'*) ;;
-      *) said='container not running' ;;
+      *)
+        said='container not running'
+        case $last in 9 | KILL | SIGKILL) end_stand_in ;; esac
+        ;;
     esac
     printf '%s\n' "$said" >&2
     exit 1

@@ -13,8 +13,8 @@ import msgspec
 from sqlalchemy import Row, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from askos.adapters.sql import exposing, rows
 from askos.adapters.sql import ports as sql_ports
-from askos.adapters.sql import rows
 from askos.adapters.sql import volumes as sql_volumes
 from askos.adapters.sql.database import Database
 from askos.adapters.sql.schema import (
@@ -102,6 +102,7 @@ class Base:
             last=None if last is None else rows.text(last),
         )
         await sql_ports.release(connection, capsule.uuid, self._clock())
+        await exposing.conceal(connection, capsule.uuid, capsule.project_id, capsule.spec)
         for table in (capsule_labels, capsule_events, container_actions):
             await connection.execute(delete(table).where(table.c.capsule_uuid == capsule.uuid))
         await connection.execute(delete(capsules).where(capsules.c.uuid == capsule.uuid))

@@ -11,8 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from askos.adapters.sql import actions as sql_actions
 from askos.adapters.sql import events as sql_events
+from askos.adapters.sql import exposing, queries, rows
 from askos.adapters.sql import ports as sql_ports
-from askos.adapters.sql import queries, rows
 from askos.adapters.sql import volumes as sql_volumes
 from askos.adapters.sql.base import CHUNK, Base
 from askos.adapters.sql.loads import loads_of
@@ -44,6 +44,8 @@ class CapsuleStore(Base):
                     return existing
             if new.unique_name:
                 await _check_name(connection, new, namespace)
+            spec = await exposing.expose(connection, new.uuid, new.project_id, new.spec, now)
+            new = msgspec.structs.replace(new, spec=spec)
             revision = await self._log(connection, new.kind, new.uuid, new.project_id, created=True)
             made = await connection.execute(
                 insert(capsules).values(
