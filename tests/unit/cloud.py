@@ -28,6 +28,7 @@ from askos.adapters.sql.sealing import Sealer
 from askos.adapters.sql.store import SqlStore
 from askos.adapters.sql.volumes import SqlVolumes
 from askos.api.app import Watch, application
+from askos.api.neutron.routes import routes as neutron_routes
 from askos.model.capsules import CapsuleReport, CapsuleState, ContainerReport, Report
 from askos.model.errors import UnavailableError
 from askos.model.hosts import HostFacts
@@ -134,6 +135,7 @@ class Cloud:
             healthy=self.health,
             watch=self.watch,
             zones={ZONE},
+            mounted=neutron_routes(self.networking, self.identity),
         )
 
     def project(self) -> str:
@@ -199,7 +201,7 @@ class Cloud:
         await self.place(uuid)
         states: dict[str, CapsuleState] = {
             "Created": "created", "Running": "running", "Stopped": "exited", "Error": "error",
-            "Restarting": "restarting", "Deleting": "running",
+            "Restarting": "restarting", "Deleting": "running", "Paused": "paused",
         }  # fmt: skip
         await self.report(uuid, states[status], reason="it broke" if status == "Error" else None)
         if status == "Deleting":

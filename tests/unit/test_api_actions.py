@@ -19,20 +19,60 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 ROOT = "root:elsewhere:admin"
 
-STATUSES = ["Creating", "Created", "Running", "Stopped", "Restarting", "Error", "Error without a host", "Deleting"]
+STATUSES = [
+    *("Creating", "Created", "Running", "Stopped", "Paused", "Restarting", "Error", "Error without a host", "Deleting"),
+]
+STANDING = {"Created", "Running", "Stopped", "Paused"}
+NOT_LEAVING = set(STATUSES) - {"Deleting"}
 # Zun's table 9.1, for what exists here. Where it is wider than Zun's, it is so that nobody gets stuck.
 ALLOWED: dict[str, set[str]] = {
     "start": {"Created", "Stopped", "Error", "Error without a host"},
     "stop": {"Running", "Restarting"},
     "kill": {"Running", "Restarting"},
     "reboot": {"Created", "Running", "Stopped", "Error", "Error without a host"},
+    "pause": {"Running"},
+    "unpause": {"Paused"},
+    "rebuild": {"Created", "Running", "Stopped", "Error", "Error without a host"},
     "execute": {"Running"},
-    "logs": {"Created", "Error", "Running", "Stopped", "Error without a host", "Restarting", "Creating"},
-    "delete": {"Created", "Error", "Error without a host", "Stopped", "Creating", "Deleting"},
+    "execute_resize": {"Running"},
+    "attach": {"Running"},
+    "resize": {"Running"},
+    "top": {"Running"},
+    "stats": {"Running"},
+    "update": STANDING,
+    "resize_container": STANDING,
+    "add_security_group": STANDING,
+    "remove_security_group": STANDING,
+    "commit": {"Running", "Stopped", "Paused"},
+    "get_archive": STANDING,
+    "put_archive": STANDING,
+    "rename": NOT_LEAVING,
+    "network_attach": NOT_LEAVING,
+    "network_detach": NOT_LEAVING,
+    "logs": {"Created", "Error", "Running", "Stopped", "Paused", "Error without a host", "Restarting", "Creating"},
+    "delete": {"Created", "Error", "Error without a host", "Stopped", "Paused", "Creating", "Deleting"},
     "delete stop": set(STATUSES),
     "delete force": set(STATUSES),
 }
 REQUESTS: dict[str, tuple[str, str, int]] = {
+    "pause": ("POST", "/pause", 202),
+    "unpause": ("POST", "/unpause", 202),
+    "rebuild": ("POST", "/rebuild", 202),
+    "execute_resize": ("POST", f"/execute_resize?exec_id={'a' * 64}&w=1&h=1", 400),
+    "attach": ("GET", "/attach", 400),
+    "resize": ("POST", "/resize?w=80&h=24", 200),
+    "top": ("GET", "/top", 200),
+    "stats": ("GET", "/stats", 200),
+    "update": ("PATCH", "", 200),
+    "resize_container": ("POST", "/resize_container", 202),
+    "add_security_group": ("POST", "/add_security_group?name=default", 202),
+    "remove_security_group": ("POST", "/remove_security_group?name=default", 400),
+    "commit": ("POST", "/commit?repository=snap", 400),
+    "get_archive": ("GET", "/get_archive?path=/tmp", 200),
+    "put_archive": ("POST", "/put_archive?path=/tmp", 200),
+    "rename": ("POST", "/rename?name=another", 200),
+    "network_attach": ("POST", "/network_attach", 400),
+    "network_detach": ("POST", "/network_detach?network=default", 202),
     "start": ("POST", "/start", 202),
     "stop": ("POST", "/stop", 202),
     "kill": ("POST", "/kill", 202),
@@ -57,10 +97,24 @@ async def test_which_status_allows_what(cloud: Cloud, action: str, status: str) 
     uuid = await cloud.in_status(token, status)
     word = status.removesuffix(" without a host")
     assert (await cloud.show(uuid))["status"] == word
-    cloud.calls.answers = {"run": {"output": "", "exit_code": 0}, "logs": ([], None)}
+    used = dict.fromkeys(
+        ("memory_bytes", "memory_limit_bytes", "read_bytes", "write_bytes", "rx_bytes", "tx_bytes", "cpu_percent"), 0
+    )
+    cloud.calls.answers = {
+        "run": {"output": "", "exit_code": 0}, "logs": ([], None), "resize": None, "container_stats": used,
+        "top": {"titles": ["PID"], "processes": [["1"]]}, "get_archive": ([], {}), "put_archive": ([], None),
+    }  # fmt: skip
     method, rest, success = REQUESTS[action]
+    more: dict[str, Any] = {}
+    if action in ("update", "resize_container"):
+        more["body"] = {"cpu": 0.5}
+    if action == "put_archive":
+        more["body"] = {"data": "YQ=="}
+    if action in ("rename", "add_security_group", "remove_security_group"):
+        more["version"] = "1.13"
+    await cloud.networking.default_group(token.split(":")[1])
     before = await cloud.store.capsules_by_uuid([uuid])
-    got = await cloud.ask(method, f"/v1/containers/{uuid}{rest}", ROOT if "force" in action else token)
+    got = await cloud.ask(method, f"/v1/containers/{uuid}{rest}", ROOT if "force" in action else token, **more)
     if status in ALLOWED[action]:
         assert got.status == success, got
         return

@@ -149,7 +149,7 @@ async def test_what_there_is_not(cloud: Cloud, method: str, path: str, status: i
 
 async def test_allow_names_the_verbs(cloud: Cloud) -> None:
     assert (await cloud.ask("PUT", "/v1/containers")).headers["Allow"] == "GET, POST"
-    assert (await cloud.ask("PUT", "/v1/containers/x")).headers["Allow"] == "DELETE, GET"
+    assert (await cloud.ask("PUT", "/v1/containers/x")).headers["Allow"] == "DELETE, GET, PATCH"
 
 
 async def test_options(cloud: Cloud) -> None:

@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from askos.api import containers
+from askos.api import listing
 
 from .cloud import HOST, Cloud
 
@@ -297,7 +297,7 @@ async def test_next_is_there_only_when_the_page_is_full(cloud: Cloud) -> None:
 
 
 async def test_no_page_is_larger_than_the_limit_of_the_service(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(containers, "MAX_LIMIT", 3)
+    monkeypatch.setattr(listing, "MAX_LIMIT", 3)
     token = cloud.project()
     made = [await cloud.create(token) for _ in range(4)]
     for query in ("", "?limit=4", "?limit=999999999999"):

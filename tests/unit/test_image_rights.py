@@ -79,8 +79,9 @@ async def test_anothers_private_image_has_to_be_fetched_with_a_login_of_ones_own
         await until(lambda: waits_for(h, thief) in ("ErrImagePull", "ImagePullBackOff"))
         await until(lambda: waits_for(h, never) == "ErrImageNeverPull")
         await until(lambda: waits_for(h, by_digest) in ("ErrImagePull", "ImagePullBackOff"))
-        assert (await h.agent.observe(zun, 0)).image is None
-        assert (await h.agent.observe(msgspec.structs.replace(zun, project_id="owners"), 0)).image is not None
+        # The same question for Zun's containers.
+        assert await h.agent.image(zun, normalise(SECRET_APP)) is None
+        assert await h.agent.image(msgspec.structs.replace(zun, project_id="owners"), normalise(SECRET_APP)) is not None
         # Who has a login too, has it from then on; the owner needs no registry again.
         friend = wants("friends", login=True)
         h.agent.changed([friend])

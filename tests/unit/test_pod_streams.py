@@ -15,7 +15,7 @@ import aiohttp
 import msgspec
 import pytest
 
-from askos.api import channels as channel_module
+from askos.api import sockets as channel_module
 from askos.api.streams import DEFAULT_CONTAINER, container_of
 from askos.loops import usage
 from askos.model.errors import InvalidError

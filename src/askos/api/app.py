@@ -13,12 +13,13 @@ from askos.api.action_log import ActionLog
 from askos.api.archives import Archives
 from askos.api.attachments import Attachments
 from askos.api.capsules import Capsules
+from askos.api.commits import Commits, Committer
 from askos.api.containers import Containers
 from askos.api.core import Dispatcher, Request, Route, raw_json
 from askos.api.discovery import Discovery
 from askos.api.inside import Inside
 from askos.api.lifecycle import Lifecycle
-from askos.api.lookups import Lookups
+from askos.api.lookups import FindImage, FindRegistry, Lookups
 from askos.api.native import Native
 from askos.api.notices import Watch
 from askos.api.pods import Pods
@@ -57,10 +58,14 @@ def application(
     ratios: Ratios = DEFAULT_RATIOS,
     mounted: Iterable[web.AbstractRouteDef] = (),
     public_url: str | None = None,
+    find_registry: FindRegistry | None = None,
+    find_image: FindImage | None = None,
+    committer: Committer | None = None,
 ) -> web.Application:
     """The whole application. `ratios`: those that placement goes by. `mounted`: routes of other services (Keystone's)
-    on the same port. `public_url`: how clients reach it, None: as each request did."""
-    lookups = Lookups(store, volumes, networking)
+    on the same port. `public_url`: how clients reach it, None: as each request did. Without
+    `find_registry`, `find_image` and `committer` there are no registries and no image service."""
+    lookups = Lookups(store, volumes, networking, find_registry, find_image)
     containers = Containers(store, calls, clock, zones, limits, lookups=lookups)
     sessions = Sessions(store, calls, clock, public_url=public_url)
     native = Native(store, calls, containers, watch.wait)
@@ -73,6 +78,7 @@ def application(
             Inside(containers, sessions),
             Archives(containers),
             Attachments(containers),
+            Commits(containers, committer),
             ActionLog(containers),
             sessions,
         )

@@ -8,6 +8,7 @@ from askos.api import archives, schemas, sessions
 from askos.api.action_log import ActionLog
 from askos.api.archives import Archives
 from askos.api.attachments import Attachments
+from askos.api.commits import Commits
 from askos.api.containers import Containers
 from askos.api.core import PARAMETER_BODY, Route
 from askos.api.inside import Inside
@@ -26,6 +27,7 @@ class Handlers(NamedTuple):
     inside: Inside
     archives: Archives
     attachments: Attachments
+    commits: Commits
     log: ActionLog
     sessions: Sessions
 
@@ -37,7 +39,7 @@ def routes(h: Handlers) -> list[Route]:
     return [
         Route("GET", c, h.containers.list, "List containers", answer="Containers"),
         Route("POST", c, h.containers.create, "Create, and with run=true start, a container", 202, "Container",
-              schemas.CREATE_QUERY, h.containers.create_schema, body_limit=schemas.CREATE_BODY_BYTES),
+              schemas.CREATE_QUERY, h.containers.create_schema),
         Route("GET", one, h.containers.show, "Show a container", answer="Container"),
         Route("PATCH", one, h.updates.update, "Change name, cpu, memory or auto_heal", answer="Container",
               query=schemas.EMPTY_QUERY, body=h.updates.schema),
@@ -84,6 +86,8 @@ def routes(h: Handlers) -> list[Route]:
         Route("GET", f"{one}/get_archive", h.archives.get, "Copy files out of it", 200, "Archive"),
         Route("POST", f"{one}/put_archive", h.archives.put, "Copy files into it", 200, "Null",
               body=archives.put_schema, body_limit=archives.BODY_BYTES),
+        Route("POST", f"{one}/commit", h.commits.commit, "Make an image of it", 202, "Committed",
+              schemas.COMMIT_QUERY, PARAMETER_BODY),
         # -- what was asked of it
         Route("GET", f"{one}/container_actions", h.log.list, "What was asked of it", 200, "ContainerActions"),
         Route("GET", f"{one}/container_actions/{{request_id}}", h.log.show, "One of these, with its events", 200,

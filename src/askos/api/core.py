@@ -156,7 +156,7 @@ class Dispatcher:
             if not token:
                 raise ApiError(401, "The request you have made requires authentication.")
             try:
-                request.caller = await self._identity.validate(token)
+                request.caller = policy.seen(await self._identity.validate(token))
             except UnauthorizedError as error:
                 raise ApiError(401, "The request you have made requires authentication.") from error
         if route is None:

@@ -92,6 +92,7 @@ class Lifecycle:
         driver = driver or capsule.spec.containers[0].image_driver
         if image:
             create.check_image("image", image, driver)
+            await self._containers.lookups.check_image(image, driver, request.caller)
 
         def change(now: Capsule) -> tuple[CapsuleSpec, Wish]:
             state.check("rebuild", now)

@@ -31,6 +31,9 @@ SECRET = "mounts"  # noqa: S105 - a name
 FindRegistry = Callable[[str, Caller], Awaitable[str]]
 """The uuid of a registry, by uuid or name, within what the caller may use. NotFoundError; ConflictError."""
 
+FindImage = Callable[[str, Caller], Awaitable[None]]
+"""Whether the image service has an image, by uuid or name, that the caller may use. NotFoundError."""
+
 
 class Mounts(NamedTuple):
     """What the field mounts comes to."""
@@ -50,11 +53,13 @@ class Lookups:
         volumes: VolumeStore | None = None,
         networks: NetworkStore | None = None,
         registries: FindRegistry | None = None,
+        images: FindImage | None = None,
     ) -> None:
         self._store = store
         self._volumes = volumes
         self._networks = networks
         self._registries = registries
+        self._images = images
 
     # -- networks ----------------------------------------------------------------------------------------------
 
@@ -147,6 +152,17 @@ class Lookups:
         if self._registries is None:
             raise invalid_field("registry", ident, "this cloud keeps no registries; leave it out")
         return await self._registries(ident, caller)
+
+    async def check_image(self, image: str, driver: str, caller: Caller) -> None:
+        """A 400 for an image of the image service that is not there. Those of registries are found by hosts."""
+        if driver != "glance":
+            return
+        if self._images is None:
+            raise invalid_field("image_driver", driver, "this cloud has no image service; use docker or leave it out")
+        try:
+            await self._images(image, caller)
+        except NotFoundError as error:
+            raise ApiError(400, error.message, code="container.image-not-found") from error
 
     async def check_host(self, name: str) -> None:
         """A 404 for a host that is not there."""

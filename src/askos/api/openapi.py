@@ -26,7 +26,18 @@ _CONTAINER_PROPERTIES: dict[str, Any] = {
     "disk": {"type": "integer", "description": "GiB"},
     "status": {
         "type": "string",
-        "enum": ["Creating", "Created", "Running", "Stopped", "Restarting", "Error", "Unknown", "Deleting"],
+        "enum": [
+            "Creating",
+            "Created",
+            "Running",
+            "Stopped",
+            "Paused",
+            "Restarting",
+            "Rebuilding",
+            "Error",
+            "Unknown",
+            "Deleting",
+        ],
     },
     "status_reason": _NULLABLE_STRING,
     "status_detail": _NULLABLE_STRING,
@@ -89,6 +100,32 @@ _CAPSULE_BY_VERSION: dict[str, Any] = {
     "host": {"type": ["string", "null"], "description": "For administrators"},
 }
 
+_ACTION: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "action": {"type": "string"},
+        "container_uuid": {"type": "string"},
+        "request_id": {"type": "string"},
+        "user_id": {"type": "string"},
+        "project_id": {"type": "string"},
+        "start_time": {"type": "string"},
+        "finish_time": _NULLABLE_STRING,
+        "message": {"enum": [None, "Error"]},
+    },
+    "required": ["action", "container_uuid", "request_id", "start_time", "finish_time", "message"],
+}
+_ACTION_EVENT: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "event": {"type": "string"},
+        "start_time": {"type": "string"},
+        "finish_time": _NULLABLE_STRING,
+        "result": {"enum": ["Success", "Error", None]},
+        "traceback": {**_NULLABLE_STRING, "description": "Why it failed, for administrators"},
+    },
+    "required": ["event", "start_time", "finish_time", "result", "traceback"],
+}
+
 _SCHEMAS: dict[str, Any] = {
     "ZunCapsule": {
         "type": "object",
@@ -125,6 +162,71 @@ _SCHEMAS: dict[str, Any] = {
             "proxy_url": _NULLABLE_STRING,
         },
         "required": ["output", "exit_code", "exec_id", "proxy_url"],
+    },
+    "ContainerNetworks": {
+        "type": "object",
+        "properties": {
+            "networks": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "description": "From 1.18 on one entry per port with fixed_ips, before that one per address",
+                    "required": ["net_id", "port_id"],
+                },
+            },
+        },
+        "required": ["networks"],
+    },
+    "Processes": {
+        "type": "object",
+        "properties": {
+            "Titles": {"type": "array", "items": {"type": "string"}},
+            "Processes": {"type": "array", "items": {"type": "array", "items": {"type": "string"}}},
+        },
+        "required": ["Titles", "Processes"],
+    },
+    "ContainerStats": {
+        "type": "object",
+        "properties": {
+            "CONTAINER": {"type": "string"},
+            "CPU %": {"type": "number"},
+            "MEM USAGE(MiB)": {"type": "number"},
+            "MEM LIMIT(MiB)": {"type": "number"},
+            "MEM %": {"type": "number"},
+            "BLOCK I/O(B)": {"type": "string", "description": "Read and written, such as 4096/0"},
+            "NET I/O(B)": {"type": "string", "description": "Received and sent"},
+        },
+        "required": [
+            "CONTAINER",
+            "CPU %",
+            "MEM USAGE(MiB)",
+            "MEM LIMIT(MiB)",
+            "MEM %",
+            "BLOCK I/O(B)",
+            "NET I/O(B)",
+        ],
+    },
+    "Archive": {
+        "type": "object",
+        "properties": {
+            "data": {"type": "string", "description": "A tar archive, from 1.25 on in base64"},
+            "stat": {"type": "object", "required": ["name", "size", "mode", "mtime", "linkTarget"]},
+        },
+        "required": ["data", "stat"],
+    },
+    "Committed": {
+        "type": "object",
+        "properties": {"uuid": {"type": "string", "format": "uuid", "description": "Of the image"}},
+        "required": ["uuid"],
+    },
+    "ContainerActions": {
+        "type": "object",
+        "properties": {"containerActions": {"type": "array", "items": _ACTION}},
+        "required": ["containerActions"],
+    },
+    "ContainerAction": {
+        **_ACTION,
+        "properties": {**_ACTION["properties"], "events": {"type": "array", "items": _ACTION_EVENT}},
     },
     "Waited": {
         "type": "object",

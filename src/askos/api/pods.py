@@ -71,7 +71,7 @@ class Pods:
         Administrators find others' capsules by id, and with ?all_projects=true by name.
         """
         caller, ident = request.caller, request.arguments["ident"]
-        policy.enforce(caller, f"capsule:{action}")
+        policy.enforce(caller, "capsule:get" if action == "get_one" else f"capsule:{action}")
         everywhere = schemas.boolean(request.query.get("all_projects"), False)
         if everywhere:
             for rule in ("get_one", action):

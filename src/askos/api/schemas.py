@@ -39,9 +39,6 @@ class Limits(NamedTuple):
 
 DEFAULT_LIMITS = Limits()
 
-CREATE_BODY_BYTES = 8 << 20
-"""Of a create: files to be mounted come in it."""
-
 _COMMON: dict[str, Schema] = {
     "image": {"type": "string", "minLength": 2, "maxLength": 255},
     "name": {"type": ["string", "null"], "minLength": 1, "maxLength": 255, "pattern": NAME},
@@ -122,7 +119,7 @@ _COMMON: dict[str, Schema] = {
         "items": {
             "type": "object",
             "properties": {
-                "source": {"type": ["string", "null"], "maxLength": CREATE_BODY_BYTES},
+                "source": {"type": ["string", "null"], "maxLength": 1 << 20},
                 "destination": {**_TEXT, "minLength": 1, "maxLength": 4096},
                 "size": {"type": ["string", "integer", "null"], "pattern": "^[0-9]+$", "maxLength": 9},
                 "type": {"type": ["string", "null"], "enum": ["volume", "bind", None]},
@@ -213,6 +210,14 @@ TIMEOUT_QUERY: Schema = {
             "minimum": 0,
             "maximum": 999_999_999,
         }
+    },
+    "additionalProperties": False,
+}
+COMMIT_QUERY: Schema = {
+    "type": "object",
+    "properties": {
+        "repository": {**_TEXT, "minLength": 1, "maxLength": 255},
+        "tag": {**_TEXT, "maxLength": 128},
     },
     "additionalProperties": False,
 }

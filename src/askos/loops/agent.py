@@ -17,6 +17,8 @@ from typing import Any
 
 from askos.loops import assembly
 from askos.loops.containers import ContainerWorker
+from askos.loops.cores import Cores
+from askos.loops.health import HealthChecks
 from askos.loops.image_rights import ImageRights
 from askos.loops.pod_work import PodTools
 from askos.loops.pods import PodWorker
@@ -25,7 +27,6 @@ from askos.loops.wake import Bell
 from askos.loops.worker import Worker
 from askos.model.capsules import Assignment, CapsuleReport, Network
 from askos.model.errors import AskosError, RuntimeFailedError
-from askos.model.images import normalise
 from askos.model.pods import Event
 from askos.plan import reconcile
 from askos.ports import runtime as rt
@@ -60,7 +61,9 @@ class Agent:
         volumes: HostVolumes | None = None,
         env: assembly.HostEnv | None = None,
         image_rights: ImageRights | None = None,
+        cores: set[int] | None = None,
     ) -> None:
+        """`cores`: those of this host that containers may use; None: all that this process may."""
         self.runtime = runtime
         self.network = network
         self.log_root = log_root
@@ -71,6 +74,9 @@ class Agent:
         self.synced = asyncio.Event()
         self.starts = asyncio.Semaphore(parallel_starts)
         """Held while a sandbox is made or a pod's container started: more at a time only slow each other down."""
+        self.volumes = volumes
+        self.cores = Cores(runtime, self._is_dedicated, cores)
+        self.health = HealthChecks(runner(runtime), clock, self.poke)
         self._pods: PodTools | None = None
         """None: this agent has Zun containers alone."""
         if volumes is not None and env is not None:
@@ -116,6 +122,7 @@ class Agent:
             worker = self.workers.pop(uuid, None)
             if worker is not None:
                 worker.stop()
+            self.health.drop(uuid)
         self._names.ring()
         self._relist.ring()
 
@@ -150,73 +157,11 @@ class Agent:
         self.own(made, a.capsule_uuid)
         return made
 
-    # -- looking and acting ------------------------------------------------------------------------------------
-
-    async def observe(self, a: Assignment, pulled: int) -> reconcile.Observed:
-        """Everything on this host that belongs to the capsule."""
-        wants_image = a.wish.state in ("created", "running")
-        seen = self.look(a.capsule_uuid)
-        if wants_image:
-            (sandboxes, containers), image = await asyncio.gather(
-                seen, self.image(a, normalise(a.spec.containers[0].image))
-            )
-        else:
-            (sandboxes, containers), image = await seen, None
-        return reconcile.Observed(
-            sandboxes=sandboxes,
-            containers=containers,
-            image=reconcile.Image(image.id, image.entrypoint, image.command) if image else None,
-            pulled=pulled,
-            logs=(self.log_root / a.capsule_uuid).exists(),
-        )
-
     async def image(self, a: Assignment, ref: str) -> rt.Image | None:
         """An image on this host that the capsule's project may use without fetching it, by its normalised name."""
         found = await self.runtime.image(ref)
         usable = found is not None and self.image_rights.may_use(ref, found.id, a.project_id)
         return found if usable else None
-
-    async def act(self, a: Assignment, action: reconcile.Action) -> str | None:
-        """Perform one action. Returns the id of what was made, if anything was."""
-        match action:
-            case reconcile.PullImage(ref):
-                image = await self.runtime.pull(ref)
-                await self.image_rights.fetched(ref, image.id, a.project_id, login=False, was_there=False)
-            case reconcile.RunSandbox(attempt):
-                return await self.start_sandbox(a, sandbox_config(a, attempt))
-            case reconcile.CreateContainer():
-                config = container_config(a, action, await asyncio.to_thread(self._hosts_file, a))
-                sandbox = sandbox_config(a, action.sandbox_attempt)
-                # Known before it starts: it may end before anybody looks again.
-                made = await self.runtime.create_container(action.sandbox_id, config, sandbox)
-                self.own(made, a.capsule_uuid)
-                return made
-            case reconcile.CarryLayer(from_id, to_id):
-                await self.runtime.carry_layer(from_id, to_id)
-            case reconcile.StartContainer(container_id):
-                await self.runtime.start_container(container_id)
-            case reconcile.StopContainer(container_id, timeout_s):
-                await self.runtime.stop_container(container_id, timeout_s)
-            case reconcile.RemoveContainer(container_id):
-                await self.runtime.remove_container(container_id)
-                self.disown(container_id)
-            case reconcile.StopSandbox(sandbox_id):
-                await self.runtime.stop_sandbox(sandbox_id)
-            case reconcile.RemoveSandbox(sandbox_id):
-                await self.runtime.remove_sandbox(sandbox_id)
-                self.disown(sandbox_id)
-            case reconcile.TearDown():
-                await asyncio.to_thread(shutil.rmtree, self.log_root / a.capsule_uuid, ignore_errors=True)
-        return None
-
-    def _hosts_file(self, a: Assignment) -> str:
-        """/etc/hosts of the capsule, beside its logs. Without it containers would see the host's own."""
-        path = self.log_root / a.capsule_uuid / "etc-hosts"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        own = [f"{port.address}\t{reconcile.hostname(a)}" for port in a.ports]
-        path.write_text("\n".join(["127.0.0.1\tlocalhost", "::1\tlocalhost ip6-localhost", *own, ""]))
-        path.chmod(0o644)
-        return str(path)
 
     # -- standing loops ----------------------------------------------------------------------------------------
 
@@ -232,6 +177,8 @@ class Agent:
         for worker in self.workers.values():
             worker.stop()
         await asyncio.gather(*(w.task for w in self.workers.values()), return_exceptions=True)
+        for uuid in self.workers:
+            self.health.drop(uuid)
         self.workers.clear()
 
     async def _watch_events(self) -> None:
@@ -267,6 +214,12 @@ class Agent:
         if worker is not None:
             worker.bell.ring()
 
+    def _is_dedicated(self, capsule_uuid: str) -> bool:
+        """Whether a capsule asked for cores of its own."""
+        worker = self.workers.get(capsule_uuid)
+        specs = worker.assignment.spec.containers if worker is not None else []
+        return any(spec.cpu_policy == "dedicated" for spec in specs)
+
     def _told(self, capsule_uuid: str, event: Event) -> None:
         worker = self.workers.get(capsule_uuid)
         if worker is not None:
@@ -280,6 +233,7 @@ class Agent:
                 sandboxes, containers = await self.runtime.observe()
                 self._poke_changed(sandboxes, containers)
                 await self._remove_strangers(sandboxes, containers)
+                await self.cores.confine()
                 if loop.time() >= self._collect_at:
                     self._collect_at = loop.time() + COLLECT_S
                     await self._collect()
@@ -389,40 +343,6 @@ def host_name(a: Assignment) -> str:
     return reconcile.hostname(a) if a.spec.pod is None else assembly.hostname(a)
 
 
-def sandbox_config(a: Assignment, attempt: int) -> rt.SandboxConfig:
-    """The sandbox of a capsule."""
-    return rt.SandboxConfig(
-        capsule_uuid=a.capsule_uuid,
-        name=a.name,
-        project_id=a.project_id,
-        attempt=attempt,
-        hostname=reconcile.hostname(a),
-        dns_servers=[n.gateway for n in a.networks],
-    )
-
-
-def container_config(a: Assignment, action: reconcile.CreateContainer, hosts_file: str) -> rt.ContainerConfig:
-    """A container of a capsule."""
-    spec = a.spec.containers[0]
-    return rt.ContainerConfig(
-        capsule_uuid=a.capsule_uuid,
-        name=spec.name,
-        run=action.run,
-        attempt=action.attempt,
-        image_ref=normalise(spec.image),
-        image_id=action.image_id,
-        entrypoint=spec.entrypoint,
-        command=spec.command,
-        environment=spec.environment,
-        workdir=spec.workdir,
-        interactive=spec.interactive,
-        tty=spec.tty,
-        cpu=spec.cpu,
-        memory_bytes=spec.memory_mib << 20,
-        hosts_file=hosts_file,
-    )
-
-
 def _container(c: rt.Container) -> reconcile.Container:
     return reconcile.Container(
         id=c.id,
@@ -438,4 +358,7 @@ def _container(c: rt.Container) -> reconcile.Container:
         started_us=c.started_us,
         finished_us=c.finished_us,
         spec_hash=c.spec_hash,
+        cpu_shares=c.cpu_shares,
+        memory_bytes=c.memory_bytes,
+        cpus=c.cpus,
     )

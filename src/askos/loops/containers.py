@@ -6,10 +6,11 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
+from askos.loops.container_work import ContainerWork
 from askos.loops.worker import Worker
 from askos.model.capsules import Assignment
 from askos.model.errors import AskosError, NotFoundError, RuntimeFailedError, UnavailableError
-from askos.plan import backoff, reconcile
+from askos.plan import backoff, container_steps, reconcile
 
 if TYPE_CHECKING:
     from askos.loops.agent import Agent
@@ -32,6 +33,7 @@ class ContainerWorker(Worker):
         self._trouble: reconcile.Trouble | None = _settled_failure(assignment)
         self._pulled = 0
         self._interruptible: asyncio.Task[str | None] | None = None
+        self.work = ContainerWork(agent, self)
         self._known = False
         """Whether `seen` is how things are, without another look."""
         super().__init__(agent, assignment)
@@ -49,7 +51,7 @@ class ContainerWorker(Worker):
         """Look, decide, act. Returns 0 to look again at once, else when to look again at the latest."""
         a = self.assignment
         if not self._known:
-            self.seen = await self.agent.observe(a, self._pulled)
+            self.seen = await self.work.observe(a, self._pulled)
         self._known = False
         decision = reconcile.decide(a, self.seen, self._trouble, self.agent.clock())
         self._tell(a, decision.report, gone=decision.gone)
@@ -86,7 +88,7 @@ class ContainerWorker(Worker):
 
     async def _act(self, a: Assignment, action: reconcile.Action) -> str | None:
         begun = self.agent.clock()
-        work = asyncio.ensure_future(self.agent.act(a, action))
+        work = asyncio.ensure_future(self.work.perform(a, action))
         if isinstance(action, reconcile.PullImage | reconcile.StopContainer):
             self._interruptible = work
         try:
@@ -109,7 +111,8 @@ class ContainerWorker(Worker):
         if self._trouble is None or self._trouble.generation != a.wish.generation:
             self._failing_since_us = now
         final = isinstance(error, NotFoundError) or (isinstance(error, RuntimeFailedError) and not error.retryable)
-        limit = 3 if isinstance(action, reconcile.PullImage) else MAX_FAILURES
+        gentle = isinstance(action, container_steps.GENTLE)
+        limit = 3 if gentle or isinstance(action, reconcile.PullImage) else MAX_FAILURES
         if a.wish.state == "deleted":
             final = False
         else:
@@ -121,6 +124,11 @@ class ContainerWorker(Worker):
             " for good" if final else "",
             error,
         )
+        if final and gentle:
+            # The container is as well as it was before.
+            self.work.refuse(a, action, str(error))
+            self._failures, self._trouble = 0, None
+            return
         retry_us = now + backoff.retry_delay_us(max(self._failures, 1))
         self._trouble = reconcile.Trouble(a.wish.generation, str(error), final, retry_us)
 

@@ -100,7 +100,7 @@ class PlacementLoop:
         """Try the pods again that found no room: those that would find some, as far as can be seen. With thousands of
         them a transaction for each would be all that the server does. False when it is too early for some."""
         loads = sorted(await self._store.loads(), key=lambda load: load.host.facts.uuid)
-        offered = [(load.host.facts, load.host.connected, load.cpu_claimed, load.memory_claimed_mib) for load in loads]
+        offered = [(load.host.facts, load.host.takes_more, load.cpu_claimed, load.memory_claimed_mib) for load in loads]
         if offered == self._offered and now < self._whole_us + WHOLE_US:
             return True
         self._offered, self._whole_us = offered, now

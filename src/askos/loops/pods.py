@@ -147,9 +147,7 @@ class PodWorker(Worker):
             _log.exception("capsule %s: %s failed", a.capsule_uuid, key)
             self._note(a, key, action, RuntimeFailedError("Something failed inside Askos; its log has more."))
 
-    def _ended(
-        self, a: Assignment, key: str, action: steps.Action, begun_us: int, _task: asyncio.Task[None]
-    ) -> None:
+    def _ended(self, a: Assignment, key: str, action: steps.Action, begun_us: int, _task: asyncio.Task[None]) -> None:
         self._tasks.pop(key, None)
         self.bell.ring()
         took_ms = (self.agent.clock() - begun_us) / 1000

@@ -59,10 +59,22 @@ def normalise(ref: str) -> str:
     return f"{domain}/{path}@{digest}" if digest else f"{domain}/{path}:{tag or 'latest'}"
 
 
+def at_registry(ref: str, domain: str) -> str:
+    """The name as seen from a registry of one's own: what has no domain is there, not at the default one."""
+    first, slash, _ = ref.partition("/")
+    if is_image_id(ref) or (slash and _is_domain(first)):
+        return ref
+    return f"{domain}/{ref}"
+
+
+def _is_domain(first: str) -> bool:
+    """Whether the part of a name before its first slash is a registry's address."""
+    return "." in first or ":" in first or first == "localhost" or first != first.lower()
+
+
 def _split_domain(name: str) -> tuple[str, str]:
     first, slash, rest = name.partition("/")
-    is_domain = slash and ("." in first or ":" in first or first == "localhost" or first != first.lower())
-    if not is_domain:
+    if not (slash and _is_domain(first)):
         return DEFAULT_DOMAIN, name
     if first in ("index.docker.io", "registry-1.docker.io"):
         return DEFAULT_DOMAIN, rest

@@ -110,6 +110,8 @@ def _obstacle(wanted: Claim, load: Load, ratios: Ratios) -> str | None:
     """Why not this host; worded to follow a number of hosts."""
     if not load.host.connected:
         return "not connected"
+    if not load.host.takes_more:
+        return "taken out of service"
     if wanted.host and load.host.facts.hostname != wanted.host:
         return f'other than the wished host "{wanted.host}"'
     if wanted.zone and load.host.availability_zone != wanted.zone:

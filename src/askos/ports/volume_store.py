@@ -24,6 +24,13 @@ class VolumeStore(Protocol):
         """By uuid, else by exact name. NotFoundError; ConflictError when several have that name, which happens over
         projects and while one of them is being deleted."""
 
+    async def rename(self, uuid: str, name: str) -> Volume:
+        """Another name. NotFoundError; ConflictError when the project has one of that name."""
+
+    async def extend(self, uuid: str, size_gib: int) -> Volume:
+        """A larger size, which its file gets at its next use. NotFoundError; ConflictError while a capsule uses it, it
+        is being deleted, or has that size already."""
+
     async def delete(self, uuid: str) -> Volume:
         """Wish it gone. One that no host has is gone when this returns; the others when their host confirms it.
         Its name is free at once. NotFoundError; ConflictError while a capsule uses it."""

@@ -22,6 +22,7 @@ from askos.adapters.sql.sealing import Sealer
 from askos.adapters.sql.store import SqlStore
 from askos.adapters.sql.volumes import SqlVolumes
 from askos.api.app import Watch, application
+from askos.api.cinder.routes import routes as cinder_routes
 from askos.api.keystone.routes import routes as keystone_routes
 from askos.api.neutron.routes import routes as neutron_routes
 from askos.api.schemas import Limits
@@ -64,7 +65,7 @@ class Server:
             self._database,
             on_change=self._networking_changed,
             external_cidr=settings.network.external_cidr,
-            reserved=lambda: self._routes(),
+            reserved=self._ranges_of_host,
         )
         self.network_loop = NetworkLoop(self.networking, self.link, self.link.sessions)
         self.link.on_host_change = self._host_changed
@@ -88,6 +89,9 @@ class Server:
         self.placement.bell.ring()
         self.volume_loop.bell.ring()
         self._networking_changed()
+
+    def _ranges_of_host(self) -> list[str]:
+        return self._routes()
 
     def _networking_changed(self) -> None:
         self.network_loop.bell.ring()
@@ -120,7 +124,7 @@ class Server:
         count = await self.store.unreadable(self._sealer.fingerprint)
         if count:
             raise SetupError(
-                f"The content key is not the one that config maps and secrets of {count} capsules are encrypted with. "
+                f"The content key is not the one that secrets of {count} capsules and registries are encrypted with. "
                 f"Put the right one into {self._settings.paths.content_key} or ASKOS_CONTENT_KEY."
             )
 
@@ -154,6 +158,7 @@ class Server:
             mounted=[
                 *keystone_routes(self.identity, public_url=listen.public_url),
                 *neutron_routes(self.networking, self.identity, public_url=listen.public_url),
+                *cinder_routes(self.volumes, self.identity, public_url=listen.public_url),
             ],
         )
         context: ssl.SSLContext | None = None

@@ -6,11 +6,12 @@ import contextlib
 from collections.abc import Iterable
 
 import msgspec
-from sqlalchemy import insert, select, update
+from sqlalchemy import func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from askos.adapters.sql import actions as sql_actions
 from askos.adapters.sql import events as sql_events
+from askos.adapters.sql import registries as sql_registries
 from askos.adapters.sql import rows
 from askos.adapters.sql.base import CHUNK
 from askos.adapters.sql.capsules import CapsuleStore
@@ -44,10 +45,17 @@ class AgentStore(CapsuleStore):
     async def _assigned(self, connection: AsyncConnection, condition: object) -> list[Assignment]:
         found = (await connection.execute(select(capsules).where(condition))).all()  # type: ignore[arg-type]
         sealed = {row.uuid: row.content for row in found}
-        return [
-            rows.assignment(c, Content() if sealed[c.uuid] is None else self._sealer.open(c.uuid, sealed[c.uuid]))
-            for c in await self._whole(connection, found)
-        ]
+        known = await sql_registries.rows_by_uuid(connection, {row.registry_uuid for row in found} - {None})
+        registry = {row.uuid: known.get(row.registry_uuid) for row in found}
+        assigned: list[Assignment] = []
+        for c in await self._whole(connection, found):
+            content = Content() if sealed[c.uuid] is None else self._sealer.open(c.uuid, sealed[c.uuid])
+            row = registry[c.uuid]
+            if row is not None:
+                spec, content = sql_registries.with_log_in(c.spec, content, row, self._sealer)
+                c = msgspec.structs.replace(c, spec=spec)
+            assigned.append(rows.assignment(c, content))
+        return assigned
 
     async def generations(self, host_uuid: str) -> dict[str, tuple[int, int]]:
         """See `ports.store.Store`."""
@@ -132,10 +140,18 @@ class AgentStore(CapsuleStore):
                 "session": (row[0] if row else 0) + 1,
                 "connected": True,
                 "last_seen_us": now,
+                "updated_us": now,
             }
             if row is None:
+                highest = (await connection.execute(select(func.max(hosts.c.number)))).scalar() or 0
                 await connection.execute(
-                    insert(hosts).values(uuid=facts.uuid, availability_zone=availability_zone, **values)
+                    insert(hosts).values(
+                        uuid=facts.uuid,
+                        availability_zone=availability_zone,
+                        number=highest + 1,
+                        created_us=now,
+                        **values,
+                    )
                 )
             else:
                 await connection.execute(update(hosts).where(hosts.c.uuid == facts.uuid).values(**values))
@@ -149,7 +165,12 @@ class AgentStore(CapsuleStore):
             await connection.execute(
                 update(hosts)
                 .where(hosts.c.uuid == host_uuid, hosts.c.session == session)
-                .values(connected=connected, last_seen_us=self._clock())
+                .values(
+                    connected=connected,
+                    last_seen_us=self._clock(),
+                    updated_us=self._clock(),
+                    report_count=hosts.c.report_count + int(connected),
+                )
             )
 
     async def hosts(self) -> list[Host]:

@@ -27,6 +27,7 @@ from askos.adapters.sql.schema import (
 from askos.adapters.sql.sealing import Sealer
 from askos.model.capsules import Capsule, CapsuleSpec, Report
 from askos.model.errors import SetupError
+from askos.model.quotas import Limits
 from askos.ports.clock import now_us as system_clock
 from askos.ports.store import Change
 
@@ -35,7 +36,8 @@ CHUNK = 500
 
 
 class Base:
-    """The common ground of the store's parts. Without a `sealer` no capsule can have content."""
+    """The common ground of the store's parts. Without a `sealer` no capsule can have content. `default_limits`: what a
+    project may use when nothing else is said of it."""
 
     def __init__(
         self,
@@ -44,11 +46,13 @@ class Base:
         on_change: Callable[[Change], None] | None = None,
         clock: Callable[[], int] = system_clock,
         sealer: Sealer | None = None,
+        default_limits: Limits = Limits(),  # noqa: B008 - frozen
     ) -> None:
         self._db = database
         self._on_change = on_change or (lambda _change: None)
         self._clock = clock
         self._given_sealer = sealer
+        self._default_limits = default_limits
 
     @property
     def _sealer(self) -> Sealer:

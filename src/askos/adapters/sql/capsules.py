@@ -44,6 +44,7 @@ class CapsuleStore(Base):
                     return existing
             if new.unique_name:
                 await _check_name(connection, new, namespace)
+            await sql_quotas.admit(connection, new.project_id, None, new.spec, self._default_limits)
             spec = await exposing.expose(connection, new.uuid, new.project_id, new.spec, now)
             new = msgspec.structs.replace(new, spec=spec)
             revision = await self._log(connection, new.kind, new.uuid, new.project_id, created=True)
@@ -154,6 +155,8 @@ class CapsuleStore(Base):
             name = before.name if name is None else name
             if spec == before.spec and wish == before.wish and content is None and name == before.name:
                 return before
+            if before.kind == "container":
+                await sql_quotas.admit(connection, before.project_id, before.spec, spec, self._default_limits)
             values: dict[str, Any] = {"spec": rows.text(spec), "name": name, **rows.claimed(spec)}
             after = msgspec.structs.replace(before, spec=spec, name=name)
             if content is not None:

@@ -106,6 +106,8 @@ def claimed(spec: CapsuleSpec) -> dict[str, Any]:
     return {
         "cpu": wanted.cpu,
         "memory_mib": wanted.memory_mib,
+        "disk_gib": sum(c.disk_gib for c in spec.containers),
+        "registry_uuid": spec.containers[0].registry_uuid if spec.containers else None,
         "image": containers[0].image,
         "auto_remove": spec.auto_remove,
     }
@@ -158,6 +160,13 @@ def host(row: Row[Any]) -> Host:
         last_seen_us=row.last_seen_us,
         availability_zone=row.availability_zone,
         connected=row.connected,
+        number=row.number,
+        disabled=row.disabled,
+        disabled_reason=row.disabled_reason,
+        forced_down=row.forced_down,
+        report_count=row.report_count,
+        created_us=row.created_us,
+        updated_us=row.updated_us,
     )
 
 

@@ -54,6 +54,13 @@ hosts = Table(
     Column("session", BigInteger, nullable=False),  # server: grows with each link
     Column("connected", Boolean, nullable=False),  # server that holds the link
     Column("last_seen_us", BigInteger, nullable=False),  # server that holds the link
+    Column("number", Integer, nullable=False, server_default="0"),  # server: of its service in Zun's API
+    Column("disabled", Boolean, nullable=False, server_default=false()),  # operator
+    Column("disabled_reason", String(255), nullable=True),  # operator
+    Column("forced_down", Boolean, nullable=False, server_default=false()),  # operator
+    Column("report_count", BigInteger, nullable=False, server_default="0"),  # server that holds the link
+    Column("created_us", BigInteger, nullable=False, server_default="0"),
+    Column("updated_us", BigInteger, nullable=False, server_default="0"),
 )
 
 
@@ -115,6 +122,8 @@ capsules = Table(
     Column("placement_failure", Text, nullable=True),  # placement
     Column("cpu", _BIG, nullable=False),  # claim in thousandths of a CPU, from spec
     Column("memory_mib", _BIG, nullable=False),  # claim, from spec
+    Column("disk_gib", BigInteger, nullable=False, server_default="0"),  # derived from spec
+    Column("registry_uuid", String(36), nullable=True),  # derived from spec
     Column("report", Text, nullable=False),  # agent: Report
     Column("status", String(20), nullable=False),  # derived
     Column("status_reason", Text, nullable=True),  # derived
@@ -130,6 +139,9 @@ capsules = Table(
     Index("ix_capsules_token", "project_id", "token", unique=True),
     Index("ix_capsules_host", "host_uuid", "cpu", "memory_mib"),
     Index("ix_capsules_wish", "wish_state", "host_uuid"),
+    # Answers what a project uses, alone.
+    Index("ix_capsules_quota", "project_id", "kind", "cpu", "memory_mib", "disk_gib"),
+    Index("ix_capsules_registry", "registry_uuid"),
     # Never give an id a second time: paging by id relies on it.
     sqlite_autoincrement=True,
 )
@@ -347,6 +359,59 @@ volume_attachments = Table(
 )
 """Written with a capsule's create, removed with its row. No cascade: who removes a capsule says what becomes of its
 volumes."""
+
+quotas = Table(
+    "quotas",
+    metadata,
+    Column("project_id", String(255), primary_key=True),
+    Column("resource", String(32), primary_key=True),
+    Column("hard_limit", BigInteger, nullable=False),
+)
+"""operator: what a project may use. What is missing is said by the class "default", else by the settings."""
+
+quota_classes = Table(
+    "quota_classes",
+    metadata,
+    Column("name", String(255), primary_key=True),
+    Column("resource", String(32), primary_key=True),
+    Column("hard_limit", BigInteger, nullable=False),
+)
+
+registries = Table(
+    "registries",
+    metadata,
+    Column("id", _BIG, primary_key=True, autoincrement=True),
+    Column("uuid", String(36), nullable=False, unique=True),
+    Column("project_id", String(64), nullable=False, index=True),
+    Column("user_id", String(64), nullable=False),
+    Column("name", String(255), nullable=True),
+    Column("domain", String(255), nullable=False),
+    Column("username", String(255), nullable=True),
+    Column("password", LargeBinary, nullable=True),  # sealed (sealing.py)
+    Column("created_us", BigInteger, nullable=False),
+)
+
+host_images = Table(
+    "host_images",
+    metadata,
+    Column("uuid", String(36), primary_key=True),  # of host and name
+    Column("host_uuid", String(36), ForeignKey("hosts.uuid", ondelete="CASCADE"), nullable=False, index=True),
+    Column("project_id", String(64), nullable=False),
+    Column("ref", String(512), nullable=False),  # normalised
+    Column("created_us", BigInteger, nullable=False),
+)
+"""Images that operators asked for. What is on a host is said by the host."""
+
+engine_networks = Table(
+    "engine_networks",
+    metadata,
+    Column("network_uuid", String(36), ForeignKey("networks.uuid", ondelete="CASCADE"), primary_key=True),
+    Column("uuid", String(36), nullable=False),
+    Column("project_id", String(64), nullable=False),
+    Column("user_id", String(64), nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+)
+"""Networks that operators made known to the engine, as Zun's API shows them. Hosts make them when they need them."""
 
 projects = Table(
     "projects",

@@ -10,13 +10,16 @@ from askos.adapters.sql.agents import AgentStore
 from askos.adapters.sql.attaching import AttachStore
 from askos.adapters.sql.changes import ChangeLog
 from askos.adapters.sql.placing import PlacementStore
-from askos.adapters.sql.schema import capsules, cloud
+from askos.adapters.sql.quotas import QuotaStore
+from askos.adapters.sql.registries import RegistryStore
+from askos.adapters.sql.schema import capsules, cloud, registries
+from askos.adapters.sql.services import ServiceStore
 
 _CONTENT_KEY = "content_key"
 """The fact that tells which key content is sealed with, by its fingerprint."""
 
 
-class SqlStore(AgentStore, AttachStore, PlacementStore, ChangeLog):
+class SqlStore(AgentStore, AttachStore, PlacementStore, ChangeLog, QuotaStore, RegistryStore, ServiceStore):
     """The store on a migrated database."""
 
     async def fact(self, key: str, make: Callable[[], str]) -> str:
@@ -29,14 +32,17 @@ class SqlStore(AgentStore, AttachStore, PlacementStore, ChangeLog):
             return str(value)
 
     async def unreadable(self, fingerprint: str) -> int:
-        """How many capsules have content that was sealed with another key than this one. With none the key is noted
+        """How many capsules and registries have something that was sealed with another key than this one. With none the key is noted
         as the one in use, so that another one is found out at the next start."""
         async with self._db.write() as connection:
             noted = (await connection.execute(select(cloud.c.value).where(cloud.c.key == _CONTENT_KEY))).scalar()
             if noted == fingerprint:
                 return 0
-            sealed = select(func.count()).select_from(capsules).where(capsules.c.content.is_not(None))
-            count = int((await connection.execute(sealed)).scalar_one()) if noted is not None else 0
+            count = 0
+            if noted is not None:
+                for column in (capsules.c.content, registries.c.password):
+                    sealed = select(func.count()).select_from(column.table).where(column.is_not(None))
+                    count += int((await connection.execute(sealed)).scalar_one())
             if count == 0:
                 await connection.execute(delete(cloud).where(cloud.c.key == _CONTENT_KEY))
                 await connection.execute(insert(cloud).values(key=_CONTENT_KEY, value=fingerprint))

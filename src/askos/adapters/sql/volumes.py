@@ -239,6 +239,38 @@ class SqlVolumes:
             raise ConflictError(f"Several volumes have the name {ident}. Use the id instead.")
         return found[0]
 
+    async def rename(self, uuid: str, name: str) -> Volume:
+        """See `ports.volume_store.VolumeStore`."""
+        try:
+            return await self._change(uuid, name=name, live_name=name)
+        except IntegrityError as error:
+            raise ConflictError(
+                f'Cannot rename the volume to "{name}": this project has one of that name. Choose another name.'
+            ) from error
+
+    async def extend(self, uuid: str, size_gib: int) -> Volume:
+        """See `ports.volume_store.VolumeStore`."""
+
+        def check(volume: Volume) -> None:
+            if volume.attachments or size_gib <= volume.size_gib:
+                why = "it is in use" if volume.attachments else f"it has {volume.size_gib} GiB already"
+                raise ConflictError(f'Cannot extend volume "{volume.name}" ({uuid}) to {size_gib} GiB: {why}.')
+
+        return await self._change(uuid, check, size_gib=size_gib)
+
+    async def _change(self, uuid: str, check: Callable[[Volume], None] | None = None, **values: Any) -> Volume:
+        mine = select(volumes).where(volumes.c.uuid == uuid)
+        async with self._db.write() as connection:
+            found = await self._some(connection, mine.with_for_update())
+            if not found:
+                raise NotFoundError(f"Volume {uuid} could not be found.", "volume-not-found")
+            if found[0].deleted:
+                raise ConflictError(f'Cannot change volume "{found[0].name}" ({uuid}): it is being deleted.')
+            if check is not None:
+                check(found[0])
+            await connection.execute(update(volumes).where(volumes.c.uuid == uuid).values(**values))
+            return (await self._some(connection, mine))[0]
+
     async def delete(self, uuid: str) -> Volume:
         """See `ports.volume_store.VolumeStore`."""
         async with self._db.write() as connection:

@@ -78,6 +78,7 @@ class Images:
                 kernel.unmount(target)
                 point = None
             if point is None:
+                self._grow(fd, size_bytes)
                 # All mounts of a volume share its one loop device and the kernel's one superblock, which is
                 # writable: the file system's journal and other capsules need that.
                 with loop.device_of(fd) as device:
@@ -120,6 +121,28 @@ class Images:
         self._make(path, uuid, size_bytes)
         return os.open(path, flags)
 
+    def _grow(self, fd: int, size_bytes: int) -> None:
+        """Give a file that nobody uses the size that is wanted by now, and its file system with it. Done again
+        when it was broken off: a larger file with a smaller file system is whole at any moment."""
+        if loop.is_attached(fd):
+            return
+        if os.fstat(fd).st_size < size_bytes:
+            os.ftruncate(fd, size_bytes)
+        if _blocks_bytes(fd) >= size_bytes - _MIB:
+            return
+        path = os.readlink(f"/proc/self/fd/{fd}")
+        for program, *arguments in (("e2fsck", "-f", "-p"), ("resize2fs",)):
+            found = shutil.which(program, path=_PATH)
+            if found is None:
+                raise RuntimeFailedError(f"Cannot grow a volume: {program} is missing on the host. Install e2fsprogs.")
+            done = subprocess.run(
+                [found, *arguments, path], capture_output=True, text=True, timeout=_MKFS_S, check=False
+            )
+            # 1: e2fsck has repaired something.
+            if done.returncode not in (0, 1):
+                said = (done.stderr or done.stdout).strip().splitlines()
+                raise RuntimeFailedError(f"Cannot grow the volume: {program} says: {said[-1] if said else 'nothing'}.")
+
     def _make(self, path: Path, uuid: str, size_bytes: int) -> None:
         draft = self._draft(uuid)
         draft.unlink(missing_ok=True)
@@ -135,6 +158,12 @@ class Images:
         finally:
             draft.unlink(missing_ok=True)
         kernel.sync_folder(str(self._folder))
+
+
+def _blocks_bytes(fd: int) -> int:
+    """How large the ext4 file system in a file says it is (its lower 32 bits of blocks are enough for 16 TiB)."""
+    head = os.pread(fd, 32, _SUPERBLOCK)
+    return int.from_bytes(head[4:8], "little") * (1024 << int.from_bytes(head[24:28], "little"))
 
 
 def _is_free(fd: int) -> bool:

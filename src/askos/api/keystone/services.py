@@ -22,11 +22,16 @@ _IDS = uuid.UUID("7f0a4c1e-8a63-5f6d-9d3b-0d6a5a3a9c11")
 
 
 def default_catalog(base_url: str, project_id: str | None) -> list[dict[str, Any]]:
-    """What the cloud itself offers: identity and containers. The same for all projects."""
-    del project_id
+    """What the cloud itself offers. The same for all projects but for block storage, whose clients want the project in
+    the path."""
+    storage = f"{base_url}/volume/v3" + (f"/{project_id}" if project_id else "")
     return [
         _service("identity", "keystone", f"{base_url}/identity/v3"),
         _service("container", "zun", f"{base_url}/v1"),
+        _service("network", "neutron", f"{base_url}/networking"),
+        _service("block-storage", "cinder", storage),
+        # What older clients ask for.
+        _service("volumev3", "cinderv3", storage),
     ]
 
 

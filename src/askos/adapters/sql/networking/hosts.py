@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Row, select
+from sqlalchemy import select
 
 from askos.adapters.sql import groups as sql_groups
 from askos.adapters.sql.networking.common import Common
@@ -44,7 +44,7 @@ class StateStore(Common):
 
 
 def _states(
-    placed: Sequence[Row[Any]],
+    placed: Sequence[Any],
     groups: dict[str, list[str]],
     rules: dict[str, list[SecurityRule]],
     floating: dict[str, str],

@@ -1,0 +1,146 @@
+"""The network service through the ecosystem's own client: python-openstackclient, unmodified."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from tests.acceptance.cloud_fixtures import LIVES, Cloud, Login, eventually
+
+
+class Client:
+    """The `openstack` command of one user."""
+
+    def __init__(self, cloud: Cloud, login: Login | None = None) -> None:
+        self._cloud = cloud
+        self._env = cloud.as_user(login) if login is not None else None
+
+    def run(self, *arguments: str, check: bool = True) -> str:
+        if self._env is not None:
+            done = self._cloud.run("openstack", *arguments, env=self._env, check=check)
+        else:
+            done = self._cloud.openstack(*arguments, check=check)
+        return done.stdout if check else done.stderr
+
+    def show(self, *arguments: str) -> Any:
+        return json.loads(self.run(*arguments, "-f", "json"))
+
+    def ids(self, *arguments: str) -> list[str]:
+        """The ids of a list."""
+        return self.run(*arguments, "list", "-f", "value", "-c", "ID").split()
+
+
+@pytest.fixture
+def member(cloud: Cloud) -> Iterator[Client]:
+    yield Client(cloud, cloud.make_login("netuser"))
+
+
+def test_networks_subnets_and_ports(cloud: Cloud, member: Client) -> None:
+    net = member.show("network", "create", "blue", "--description", "first")
+    assert (net["name"], net["status"], net["router:external"]) == ("blue", "ACTIVE", False)
+    subnet = member.show(
+        "subnet", "create", "sub", "--network", "blue", "--subnet-range", "192.168.77.0/24", "--gateway", "192.168.77.1"
+    )
+    assert (subnet["cidr"], subnet["gateway_ip"]) == ("192.168.77.0/24", "192.168.77.1")
+    refused = member.run(
+        "subnet", "create", "two", "--network", "blue", "--subnet-range", "192.168.78.0/24", check=False
+    )
+    assert "Here a network has one" in refused
+    assert {n["Name"] for n in member.show("network", "list")} == {"blue", "public"}
+    assert [s["Subnet"] for s in member.show("subnet", "list", "--network", "blue")] == ["192.168.77.0/24"]
+    member.run("network", "set", "blue", "--name", "green", "--description", "second")
+    member.run("subnet", "set", "sub", "--name", "inner")
+    shown = member.show("network", "show", "green")
+    assert (shown["id"], shown["description"], shown["subnets"]) == (net["id"], "second", [subnet["id"]])
+    assert member.show("subnet", "show", "inner")["id"] == subnet["id"]
+
+    address = "subnet=inner,ip-address=192.168.77.50"
+    port = member.show("port", "create", "nic", "--network", "green", "--fixed-ip", address)
+    assert [one["ip_address"] for one in port["fixed_ips"]] == ["192.168.77.50"]
+    member.run("port", "set", "nic", "--name", "card", "--description", "a card")
+    assert member.show("port", "show", "card")["description"] == "a card"
+    assert member.ids("port") == [port["id"]]
+    assert "in use" in member.run("network", "delete", "green", check=False)
+    # Nobody else sees any of it, and administrators all.
+    other = Client(cloud, cloud.make_login("stranger"))
+    assert other.ids("port") == []
+    assert "No Network found" in other.run("network", "show", "green", check=False)
+    assert Client(cloud).show("network", "show", net["id"])["name"] == "green"
+
+    member.run("port", "delete", "card")
+    member.run("subnet", "delete", "inner")
+    member.run("network", "delete", "green")
+    assert member.ids("subnet", "list")[:0] == []
+    assert [n["Name"] for n in member.show("network", "list")] == ["public"]
+
+
+def test_security_groups(member: Client) -> None:
+    member.run("security", "group", "create", "web", "--description", "of the web")
+    rule = member.show(
+        "security",
+        "group",
+        "rule",
+        "create",
+        "web",
+        "--protocol",
+        "tcp",
+        "--dst-port",
+        "80:81",
+        "--remote-ip",
+        "10.0.0.0/8",
+    )
+    assert (rule["port_range_min"], rule["port_range_max"], rule["remote_ip_prefix"]) == (80, 81, "10.0.0.0/8")
+    assert {g["Name"] for g in member.show("security", "group", "list")} == {"default", "web"}
+    member.run("security", "group", "set", "web", "--name", "www")
+    shown = member.show("security", "group", "show", "www")
+    assert rule["id"] in {one["id"] for one in shown["rules"]}
+    assert rule["id"] in {one["ID"] for one in member.show("security", "group", "rule", "list", "www")}
+    assert member.show("security", "group", "rule", "show", rule["id"])["protocol"] == "tcp"
+    member.run("security", "group", "rule", "delete", rule["id"])
+    member.run("security", "group", "delete", "www")
+    assert "default" in member.run("security", "group", "delete", "default", check=False)
+    assert [g["Name"] for g in member.show("security", "group", "list")] == ["default"]
+
+
+def test_routers_floating_addresses_and_pools(cloud: Cloud, member: Client) -> None:
+    member.run("network", "create", "net")
+    member.run("subnet", "pool", "create", "pool", "--pool-prefix", "192.168.64.0/20", "--default-prefix-length", "26")
+    assert member.show("subnet", "pool", "show", "pool")["prefixes"] == ["192.168.64.0/20"]
+    cut = member.show("subnet", "create", "sub", "--network", "net", "--subnet-pool", "pool")
+    assert cut["cidr"] == "192.168.64.0/26"
+    member.run("router", "create", "way")
+    member.run("router", "set", "way", "--external-gateway", "public", "--description", "out")
+    member.run("router", "add", "subnet", "way", "sub")
+    way = member.show("router", "show", "way")
+    assert way["external_gateway_info"]["network_id"] == member.show("network", "show", "public")["id"]
+    assert [one["ip_address"] for one in way["interfaces_info"]] == ["192.168.64.1"]
+    assert "has ports" in member.run("router", "delete", "way", check=False) or member.ids("router")
+
+    token = cloud.token(Login("netuser", "secret-of-netuser", "netuser"))
+    answer = cloud.api("GET", "/networking/v2.0/networks?name=net", token=token)
+    body = {"image": "busybox", "command": list(LIVES), "nets": [{"network": answer.json()["networks"][0]["id"]}]}
+    made = cloud.api("POST", "/v1/containers?run=true", body, token=token)
+    assert made.status == 202, made
+    uuid = made.json()["uuid"]
+    cloud.wait_for(uuid, "Running")
+    (port,) = member.show("port", "list", "--device-id", uuid)
+    floating = member.show("floating", "ip", "create", "public", "--port", port["ID"], "--description", "door")
+    assert floating["floating_ip_address"].startswith("172.24.4.")
+    seen = member.show("floating", "ip", "show", floating["floating_ip_address"])
+    assert (seen["status"], seen["fixed_ip_address"], seen["router_id"]) == ("ACTIVE", "192.168.64.2", way["id"])
+    member.run("floating", "ip", "unset", "--port", floating["id"])
+    assert member.show("floating", "ip", "show", floating["id"])["status"] == "DOWN"
+    member.run("floating", "ip", "set", "--port", port["ID"], floating["id"])
+    assert [one["Port"] for one in member.show("floating", "ip", "list")] == [port["ID"]]
+    member.run("floating", "ip", "delete", floating["id"])
+
+    assert cloud.api("DELETE", f"/v1/containers/{uuid}?stop=true", token=token).status == 204
+    eventually(lambda: not cloud.containers(), "the container is gone")
+    member.run("router", "remove", "subnet", "way", "sub")
+    member.run("router", "delete", "way")
+    member.run("network", "delete", "net")
+    member.run("subnet", "pool", "delete", "pool")
+    assert member.ids("port") == []
+    assert member.ids("router") == []
