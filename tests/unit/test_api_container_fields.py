@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import itertools
 from typing import Any
 
 import pytest
 
 from askos.model.capsules import Healthcheck, PlacementWish
+from askos.model.hosts import Host
 from askos.model.networks import SecurityGroup
 from askos.model.volumes import GIB
 from askos.plan import placement
@@ -35,9 +37,12 @@ async def nothing_is_left(cloud: Cloud, token: str) -> None:
     assert [g.name for g in groups if g.name.startswith("zun-")] == []
 
 
-async def network(cloud: Cloud, token: str, name: str, cidr: str) -> str:
+RANGES = (f"192.168.{number}.0/24" for number in itertools.count(100))
+
+
+async def network(cloud: Cloud, token: str, name: str, cidr: str | None = None) -> str:
     made = await cloud.networking.create_network(project_of(token), name)
-    await cloud.networking.create_subnet(NewSubnet(made.uuid, cidr=cidr))
+    await cloud.networking.create_subnet(NewSubnet(made.uuid, cidr=cidr or next(RANGES)))
     return made.uuid
 
 
@@ -84,7 +89,7 @@ async def test_a_port_of_the_user_outlives_the_container(cloud: Cloud) -> None:
 )
 async def test_networks_that_cannot_be(cloud: Cloud, nets: list[Any], status: int, code: str) -> None:
     token = cloud.project()
-    await network(cloud, token, "one", "192.168.13.0/24")
+    await network(cloud, token, "one")
     (await post(cloud, token, nets=nets)).refused(status, code)
     await nothing_is_left(cloud, token)
 
@@ -256,10 +261,8 @@ async def test_a_host_that_is_not_there(cloud: Cloud) -> None:
     got.refused(404, "requested-host-not-found", "Requested host mars could not be found.")
 
 
-def test_what_the_placement_makes_of_it() -> None:
+async def test_what_the_placement_makes_of_it() -> None:
     def load(name: str, zone: str = "nova", **more: Any) -> placement.Load:
-        from askos.model.hosts import Host
-
         return placement.Load(Host(facts(name, name, **more), 1, 0, zone, connected=True), 0, 0)
 
     loads = [load("a", labels={"rack": "1"}), load("b", zone="south"), load("c", runtimes=("runc", "runsc"))]
