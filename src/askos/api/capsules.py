@@ -71,8 +71,9 @@ class Capsules:
 
     # -- reading -----------------------------------------------------------------------------------------------
 
-    async def find(self, request: Request) -> Capsule:
-        """The capsule of the path. As in Zun, administrators find those of all projects."""
+    async def find(self, request: Request, rule: str = "get") -> Capsule:
+        """The capsule of the path, if the rule allows. As in Zun, administrators find those of all projects."""
+        policy.enforce(request.caller, f"capsule:{rule}")
         scope = None if policy.allows(request.caller, "capsule:get_one_all_projects") else request.caller.project_id
         try:
             return await self._store.capsule(request.arguments["ident"], scope, "capsule")
@@ -93,6 +94,7 @@ class Capsules:
 
     async def list(self, request: Request) -> web.Response:
         """GET a page. Parameters that Zun does not know are ignored, as it does."""
+        policy.enforce(request.caller, "capsule:get_all")
         given = request.query
         everywhere = _boolean("all_projects", given.get("all_projects"))
         # For others than administrators Zun ignores it.
@@ -174,7 +176,7 @@ class Capsules:
         """DELETE, in any status."""
         if _boolean("all_projects", request.query.get("all_projects")):
             policy.enforce(request.caller, "capsule:delete_all_projects")
-        capsule = await self.find(request)
+        capsule = await self.find(request, "delete")
         now_us = self._clock()
 
         def change(now: Capsule) -> Wish:

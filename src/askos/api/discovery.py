@@ -9,7 +9,10 @@ from aiohttp import web
 from askos.api.core import Request, json_response
 from askos.api.microversion import MAX, MIN
 
-RESOURCES = ("containers", "capsules")
+RESOURCES = (
+    *("services", "containers", "images", "networks", "hosts", "capsules", "availability_zones", "quotas"),
+    *("quota_classes", "registries"),
+)
 
 
 class Discovery:

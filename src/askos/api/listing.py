@@ -59,6 +59,7 @@ class Listing:
         if unknown:
             raise invalid_value(f"Unknown parameters: {', '.join(unknown)}")
         caller = request.caller
+        policy.enforce(caller, "container:get_all")
         everywhere = schemas.boolean(_boolean_word("all_projects", given.get("all_projects")), False)
         if everywhere:
             policy.enforce(caller, "container:get_all_all_projects")

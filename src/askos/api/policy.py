@@ -20,7 +20,7 @@ from askos.model.identity import Caller
 
 _log = logging.getLogger(__name__)
 
-ADMIN_RULES = frozenset(rule for rule, check in DEFAULTS.items() if check == ADMIN)
+ADMIN_RULES = frozenset(rule for rule, check in DEFAULTS.items() if check in (ADMIN, "rule:context_is_admin"))
 NOBODY_RULES = frozenset(rule for rule, check in DEFAULTS.items() if check == NOBODY)
 
 

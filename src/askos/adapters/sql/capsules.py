@@ -13,6 +13,7 @@ from askos.adapters.sql import actions as sql_actions
 from askos.adapters.sql import events as sql_events
 from askos.adapters.sql import exposing, queries, rows
 from askos.adapters.sql import ports as sql_ports
+from askos.adapters.sql import quotas as sql_quotas
 from askos.adapters.sql import volumes as sql_volumes
 from askos.adapters.sql.base import CHUNK, Base
 from askos.adapters.sql.loads import loads_of
