@@ -34,6 +34,7 @@ class Cloud:
         self.env = {**os.environ, "ASKOS_DATA": str(self.data), "XDG_CACHE_HOME": str(self.data / "cache")}
         # A thousand containers must find room on a small machine: they are only listed.
         self.env |= {"ASKOS_CPU_ALLOCATION_RATIO": "1000", "ASKOS_MEMORY_ALLOCATION_RATIO": "100"}
+        self.env |= {f"ASKOS_QUOTA_{resource}": "-1" for resource in ("CONTAINERS", "MEMORY", "CPU", "DISK")}
         for name in [n for n in self.env if n.startswith("OS_")]:
             del self.env[name]
         self.env |= {f"ASKOS_{name.upper()}": str(value) for name, value in settings.items()}

@@ -57,6 +57,11 @@ class Paths:
         return self.logs / "askos.log"
 
     @property
+    def policy(self) -> Path:
+        """The operator's policy, if there is one."""
+        return self.data / "policy.yaml"
+
+    @property
     def database(self) -> Path:
         """The SQLite file."""
         return self.data / "askos.db"
@@ -70,6 +75,11 @@ class Paths:
     def volumes(self) -> Path:
         """Files of the volume service."""
         return self.data / "volumes"
+
+    @property
+    def images(self) -> Path:
+        """Files of the image service."""
+        return self.data / "images"
 
     @property
     def adopted(self) -> Path:
@@ -147,6 +157,7 @@ class Paths:
             self.containerd_root,
             self.capsules,
             self.volumes,
+            self.images,
             self.cni_bin.parent,
             self.cni_bin,
             self.cni_conf,

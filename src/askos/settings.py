@@ -145,6 +145,42 @@ class Limits:
     """MiB. Below 4 the kernel kills most programs before their first line."""
     max_memory_mib: int = field(default=8192, metadata=_as(parse.within(4, 1 << 30, int)))
     """MiB. Raise it on machines with more memory to give."""
+    log_mib: int = field(default=10, metadata=_as(parse.within(1, 1 << 20, int)))
+    """MiB by which a log may outgrow what is kept of it before its oldest part is removed."""
+    log_files: int = field(default=5, metadata=_as(parse.within(1, 1000, int)))
+    """What is kept of the log of each start of a container, in parts of log_mib."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quotas:
+    """What the containers of one project may use together, unless its own quotas or the quota class "default" say
+    something else. -1: no limit. Capsules do not count."""
+
+    containers: int = field(default=40, metadata=_as(parse.within(-1, 1 << 30, int), "quota_containers"))
+    """Containers."""
+    memory: int = field(default=51200, metadata=_as(parse.within(-1, 1 << 30, int), "quota_memory"))
+    """MiB of memory."""
+    cpu: int = field(default=20, metadata=_as(parse.within(-1, 1 << 30, int), "quota_cpu"))
+    """CPUs."""
+    disk: int = field(default=100, metadata=_as(parse.within(-1, 1 << 30, int), "quota_disk"))
+    """GiB of files, of containers that have such a limit."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """Who may do what."""
+
+    file: Path | None = field(default=None, metadata=_as(parse.path, "policy_file"))
+    """oslo.policy's file, in YAML, with rules in place of the usual ones; it is read anew when it changes. None:
+    policy.yaml in the data folder, if there is one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Images:
+    """Where images are looked for."""
+
+    search_url: str = field(default="https://index.docker.io", metadata=_as(parse.url, "image_search_url"))
+    """A registry that answers GET /v1/search as Docker Hub does. Change it where the server cannot reach the hub."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,6 +205,9 @@ class Settings:
     identity: Identity = field(default_factory=Identity)
     host: Host = field(default_factory=Host)
     limits: Limits = field(default_factory=Limits)
+    quotas: Quotas = field(default_factory=Quotas)
+    policy: Policy = field(default_factory=Policy)
+    images: Images = field(default_factory=Images)
     log: Log = field(default_factory=Log)
 
     @property
@@ -180,6 +219,11 @@ class Settings:
     def database_url(self) -> str:
         """The database's URL, with the default filled in."""
         return self.database.url or f"sqlite+aiosqlite:///{self.paths.database}"
+
+    @property
+    def policy_file(self) -> Path:
+        """The policy file, which need not be there."""
+        return self.policy.file or self.paths.policy
 
     @property
     def link_socket(self) -> Path:

@@ -147,3 +147,24 @@ def test_routers_floating_addresses_and_pools(cloud: Cloud, member: Client) -> N
     member.run("subnet", "pool", "delete", "pool")
     assert member.ids("port") == []
     assert member.ids("router") == []
+
+
+def test_a_range_can_be_used_again_at_once(cloud: Cloud) -> None:
+    """The bridge of a network that was deleted must not stand in the way of the next one with its range."""
+
+    def post(path: str, kind: str, **fields: Any) -> str:
+        answer = cloud.api("POST", f"/networking/v2.0/{path}", {kind: fields})
+        assert answer.status == 201, answer
+        return str(answer.json()[kind]["id"])
+
+    for gateway in ({}, {"gateway_ip": None}):
+        net = post("networks", "network", name="again")
+        post("subnets", "subnet", network_id=net, cidr="192.168.99.0/24", ip_version=4, **gateway)
+        uuid = cloud.running(nets=[{"network": net, "v4-fixed-ip": "192.168.99.40"}])
+        code, routes = cloud.inside(uuid, "ip -4 route; ip -4 addr show eth0")
+        assert code == 0
+        assert "192.168.99.40/24" in routes
+        assert ("default via" in routes) == (gateway == {})
+        assert cloud.api("DELETE", f"/v1/containers/{uuid}?stop=true").status == 204
+        eventually(lambda: not cloud.containers(), "the container is gone")
+        assert cloud.api("DELETE", f"/networking/v2.0/networks/{net}").status == 204

@@ -16,7 +16,7 @@ from askos.adapters.containerd.runtime import ContainerdRuntime
 from askos.model.errors import AskosError, ConflictError, NotFoundError
 from askos.ports.runtime import Limits
 from tests.integration.containerd_fixtures import close_bench, needs_containerd, open_bench
-from tests.unit.fakes import BUSYBOX, FakeRuntime
+from tests.unit.fakes import FakeRuntime
 
 from .test_runtime import QUICK_S, UNKNOWN, Subject
 

@@ -33,7 +33,7 @@ from askos.model.capsules import CapsuleReport, CapsuleState, ContainerReport, R
 from askos.model.errors import UnavailableError
 from askos.model.hosts import HostFacts
 
-from .fakes import FakeHostCalls, FakeIdentity
+from .fakes import FakeHostCalls, FakeIdentity, FakeSearch
 
 HOST = "11111111-0000-4000-8000-000000000001"
 ZONE = "nova"
@@ -110,6 +110,7 @@ class Cloud:
         self.volumes = SqlVolumes(database, clock=self.clock)
         self.networking = SqlNetworking(database, clock=self.clock)
         self.calls = FakeHostCalls()
+        self.hub = FakeSearch()
         self.identity = FakeIdentity()
         self.healthy = True
         self.url = ""
@@ -127,8 +128,10 @@ class Cloud:
     def app(self) -> web.Application:
         return application(
             store=self.store,
+            admin=self.store,
             volumes=self.volumes,
             networking=self.networking,
+            image_search=self.hub,
             calls=self.calls,
             identity=self.identity,
             clock=self.clock,

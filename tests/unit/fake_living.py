@@ -127,9 +127,9 @@ class FakeLiving:
         found: dict[str, dict[str, str]] = self.__dict__.setdefault("_committed", {})
         return found
 
-    async def export_image(self, ref: str, path: str) -> None:
+    async def export_image(self, ref: str, path: str, *, named: bool = True) -> None:
         await self._enter("export_image", ref, path)
         image = await self._find(ref)
         if image is None:
             raise NotFoundError(f"Image {ref} is not on this host.", "image-not-found")
-        Path(path).write_bytes(f"image:{image.tags[0]}".encode())
+        Path(path).write_bytes(f"image:{image.tags[0] if named else ''}".encode())

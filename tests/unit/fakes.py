@@ -13,6 +13,7 @@ from askos.model.errors import RuntimeFailedError, UnauthorizedError, Unavailabl
 from askos.model.identity import Caller
 from askos.model.networks import NetworkState
 from askos.ports.calls import Frame
+from askos.ports.image_search import FoundImage
 from askos.ports.network import Attachment, AttachmentLookup, Names
 
 from .fake_runtime import BUSYBOX, FakeAttach, FakeExec, FakeRuntime, fake_image
@@ -94,6 +95,19 @@ class FakeIdentity:
         if len(parts) != 3 or parts[2] not in ("admin", "member", "reader"):
             raise UnauthorizedError("The token is not valid.")
         return Caller(parts[0], parts[1], parts[2] == "admin", [parts[2]])
+
+
+class FakeSearch:
+    """`ports.image_search.ImageSearch` over `images`; `down` makes it unavailable."""
+
+    def __init__(self) -> None:
+        self.down = False
+        self.images: list[FoundImage] = []
+
+    async def search(self, term: str) -> list[FoundImage]:
+        if self.down:
+            raise UnavailableError("The registry does not answer.")
+        return [image for image in self.images if term in image.name]
 
 
 # -- calls to hosts ---------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ import pytest_asyncio
 from askos.loops import agent as loop_module
 from askos.loops.agent import Agent
 from askos.loops.calls import Calls
+from askos.loops.container_work import ContainerWork
 from askos.model.capsules import (
     Assignment,
     CapsuleReport,
@@ -381,15 +382,15 @@ async def test_what_may_pass_is_tried_again(host: Host, error: Exception, times:
 
 
 async def test_a_look_that_fails_is_no_failure_of_the_capsule(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = host.agent.observe
+    real = ContainerWork.observe
     failures: list[Exception] = [UnavailableError("away"), KeyError("a bug"), RuntimeFailedError("odd")] * 3
 
-    async def observe(a: Assignment, pulled: int) -> Any:
+    async def observe(work: ContainerWork, a: Assignment, pulled: int) -> Any:
         if failures:
             raise failures.pop()
-        return await real(a, pulled)
+        return await real(work, a, pulled)
 
-    monkeypatch.setattr(host.agent, "observe", observe)
+    monkeypatch.setattr(ContainerWork, "observe", observe)
     a = assignment("a")
     host.agent.snapshot([a])
     for left in range(8, -1, -1):

@@ -159,15 +159,20 @@ async def test_patches_that_cannot_be(cloud: Cloud, body: dict[str, Any]) -> Non
 
 async def test_more_than_its_host_has(cloud: Cloud) -> None:
     token = cloud.project()
-    uuid = await cloud.in_status(token, "Running", memory=8192)
-    others = [await cloud.in_status(token, "Running", memory=8192) for _ in range(2)]
-    await patch(cloud, uuid, token, {"memory": 64})
-    before = await capsule(cloud, uuid)
-    got = await patch(cloud, uuid, token, {"memory": 8192, "name": "bigger"})
-    if got.status == 409:  # what else is on the host depends on the order of tests; the claim is what counts
-        assert await capsule(cloud, uuid) == before
-    for other in [uuid, *others]:
-        await cloud.ask("DELETE", f"/v1/containers/{other}?stop=1", token)
+    host = "11111111-0000-4000-8000-0000000000ff"
+    made = [await cloud.create(token, memory=memory) for memory in (8192, 8192, 8000)]  # of 24 GiB to give away
+    for uuid in made:
+        await cloud.place(uuid, host, "host-full")
+        await cloud.report(uuid, "created")
+    got = await patch(cloud, made[2], token, {"memory": 8192, "name": "fits"})
+    assert got.status == 200
+    await patch(cloud, made[2], token, {"memory": 64})
+    more = await cloud.create(token, memory=8000)
+    await cloud.place(more, host, "host-full")
+    before = await capsule(cloud, made[2])
+    got = await patch(cloud, made[2], token, {"memory": 8192, "name": "bigger"})
+    got.refused(409, "conflict", "Cannot give the container so much memory")
+    assert await capsule(cloud, made[2]) == before
 
 
 async def test_resize_container_answers_with_the_old_values(cloud: Cloud) -> None:

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import uuid as uuids
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 import pytest_asyncio
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from sqlalchemy import create_engine
 
+from askos.adapters.identity import store as identity_store
+from askos.adapters.sql import migrate
+from askos.adapters.sql.database import Database, sqlite_url
 from askos.adapters.sql.networking import SqlNetworking
+from askos.adapters.sql.schema import metadata
 from askos.loops.networks import NetworkLoop
 from askos.model.capsules import Capsule, CapsuleSpec, ContainerSpec, Wish
 from askos.model.errors import AskosError, ConflictError, ForbiddenError, InvalidError, NotFoundError, UnavailableError
@@ -339,3 +350,57 @@ async def test_a_port_that_goes_frees_its_floating_address(cloud: Cloud) -> None
     await cloud.store.wish(made.uuid, lambda c: msgspec.structs.replace(c.wish, state="deleted"))
     (after,) = await cloud.networking.floating("p")
     assert after.address.port_uuid is None
+
+
+async def test_a_project_that_goes_takes_its_default_group_along(cloud: Cloud) -> None:
+    await cloud.networking.default_group("p")
+    kept = await cloud.networking.default_group("q")
+    async with cloud.database.write() as connection:
+        await identity_store.remove_project(connection, "p")
+    assert [group.uuid for group in await cloud.networking.groups(None)] == [kept.uuid]
+
+
+async def test_ports_of_older_versions_get_walls(tmp_path: Path) -> None:
+    """What ran before there were security groups must stay within reach of its own project, and of nobody else."""
+    path = tmp_path / "old.db"
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrate.__file__).parent / "migrations"))
+    config.attributes["url"] = f"sqlite:///{path}"
+    await asyncio.to_thread(command.upgrade, config, "0004")
+    columns = (
+        "uuid, project_id, user_id, name, kind, spec, wish, wish_state, epoch, cpu, memory_mib, report, status, image, "
+        "auto_remove, revision, created_us"
+    )
+    with closing(sqlite3.connect(path)) as old, old:
+        for project, net in (("p", "10.0.0.0/22"), ("q", "10.0.4.0/22")):
+            old.execute(
+                f"INSERT INTO networks VALUES ('n{project}', '{project}', 'default', '{net}', 'g', 's{project}', 5)"
+            )
+            old.execute(
+                f"INSERT INTO capsules ({columns}) VALUES ('c{project}', '{project}', 'u', 'n', 'container', '{{}}', "
+                "'{}', 'running', 0, 1, 1, '{}', 'Running', 'i', 0, 1, 1)"
+            )
+            address = int(pools.network(net).network_address) + 2
+            old.execute(f"INSERT INTO ports VALUES ('x{project}', 'n{project}', 'c{project}', 'a', {address}, 'm', 6)")
+    database = Database(sqlite_url(path))
+    try:
+        await migrate.upgrade(database)
+        store = SqlNetworking(database)
+        ports = {port.uuid: port for port in await store.ports(PortQuery())}
+        for project in "pq":
+            group = await store.default_group(project)
+            assert ports[f"x{project}"].groups == [group.uuid]
+            assert ports[f"x{project}"].project_id == project
+            assert {rule.remote_group for rule in group.rules} == {None, group.uuid}
+        (net,) = await store.networks(Who("p"))
+        assert net.subnet is not None
+        assert (net.subnet.uuid, net.subnet.project_id, net.subnet.cidr) == ("sp", "p", "10.0.0.0/22")
+    finally:
+        await database.close()
+
+
+async def test_the_migrations_make_what_the_tables_say(template: Path) -> None:
+    engine = create_engine(f"sqlite:///{template}")
+    with engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+    engine.dispose()

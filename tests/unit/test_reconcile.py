@@ -201,7 +201,21 @@ def test_a_second_start_that_was_broken_off_keeps_the_files() -> None:
 
 _STEPS = st.lists(
     st.tuples(
-        st.sampled_from(["start", "stop", "reboot", "exit0", "exit1", "reboot-host", "break", "later", "pause", "unpause", "rebuild"]),
+        st.sampled_from(
+            [
+                "start",
+                "stop",
+                "reboot",
+                "exit0",
+                "exit1",
+                "reboot-host",
+                "break",
+                "later",
+                "pause",
+                "unpause",
+                "rebuild",
+            ]
+        ),
         st.one_of(st.none(), st.integers(0, 6)),
     ),
     max_size=25,

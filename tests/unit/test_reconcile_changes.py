@@ -7,7 +7,15 @@ from typing import Any
 import msgspec
 import pytest
 
-from askos.model.capsules import Assignment, CapsuleSpec, ContainerMount, ContainerSpec, Healthcheck, Port, RestartPolicy
+from askos.model.capsules import (
+    Assignment,
+    CapsuleSpec,
+    ContainerMount,
+    ContainerSpec,
+    Healthcheck,
+    Port,
+    RestartPolicy,
+)
 from askos.plan import reconcile as r
 
 from .test_reconcile import rebuild, rewish, running

@@ -54,7 +54,7 @@ class World:
         return r.Observed(
             list(self.sandboxes.values()), list(self.containers.values()), image, logs=self.logs,
             volumes=self.volumes, folders=self.volumes, wired=self.ports, refused=self.refused,
-            health={cid: self.health for cid in running} if self.health else {}, committing=self.committing,
+            health=dict.fromkeys(running, self.health) if self.health else {}, committing=self.committing,
         )  # fmt: skip
 
     def exit(self, code: int) -> None:
@@ -97,7 +97,9 @@ class World:
                 c = self.containers[container_id]
                 assert c.state == "created", "started twice"
                 assert self.sandboxes[c.sandbox_id].ready
-                assert not any(o.state in ("running", "paused") for o in self.containers.values()), "two running at once"
+                assert not any(o.state in ("running", "paused") for o in self.containers.values()), (
+                    "two running at once"
+                )
                 if self.break_off:
                     # containerd kills what it had begun to start, and never starts this container again.
                     self.break_off -= 1

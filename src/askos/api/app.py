@@ -8,7 +8,7 @@ import msgspec
 from aiohttp import web
 
 from askos import __version__
-from askos.api import container_table, openapi, schemas, table, volume_grants
+from askos.api import admin_table, container_table, openapi, schemas, table, volume_grants
 from askos.api.action_log import ActionLog
 from askos.api.archives import Archives
 from askos.api.attachments import Attachments
@@ -17,13 +17,18 @@ from askos.api.commits import Commits, Committer
 from askos.api.containers import Containers
 from askos.api.core import Dispatcher, Request, Route, raw_json
 from askos.api.discovery import Discovery
+from askos.api.engine_networks import EngineNetworks
+from askos.api.hosts import Hosts
+from askos.api.images import GlanceSearch, Images
 from askos.api.inside import Inside
 from askos.api.lifecycle import Lifecycle
-from askos.api.lookups import FindImage, FindRegistry, Lookups
+from askos.api.lookups import FindImage, Lookups
 from askos.api.native import Native
 from askos.api.notices import Watch
 from askos.api.pods import Pods
 from askos.api.podstats import Stats
+from askos.api.quotas import Quotas
+from askos.api.registries import Registries
 from askos.api.sessions import Sessions
 from askos.api.streams import Streams
 from askos.api.updates import Updates
@@ -31,8 +36,10 @@ from askos.api.volumes import Volumes
 from askos.model.capsules import VolumeGrant
 from askos.model.pods import Pod
 from askos.plan.placement import DEFAULT_RATIOS, Ratios
+from askos.ports.admin_store import AdminStore
 from askos.ports.calls import HostCalls
 from askos.ports.identity import Identity
+from askos.ports.image_search import ImageSearch
 from askos.ports.network_store import NetworkStore
 from askos.ports.store import Store
 from askos.ports.volume_store import VolumeStore
@@ -46,6 +53,7 @@ ROUTES: web.AppKey[list[Route]] = web.AppKey("routes", list)
 def application(
     *,
     store: Store,
+    admin: AdminStore,
     volumes: VolumeStore,
     networking: NetworkStore,
     calls: HostCalls,
@@ -58,14 +66,17 @@ def application(
     ratios: Ratios = DEFAULT_RATIOS,
     mounted: Iterable[web.AbstractRouteDef] = (),
     public_url: str | None = None,
-    find_registry: FindRegistry | None = None,
     find_image: FindImage | None = None,
     committer: Committer | None = None,
+    image_search: ImageSearch | None = None,
+    find_images: GlanceSearch | None = None,
 ) -> web.Application:
     """The whole application. `ratios`: those that placement goes by. `mounted`: routes of other services (Keystone's)
     on the same port. `public_url`: how clients reach it, None: as each request did. Without
-    `find_registry`, `find_image` and `committer` there are no registries and no image service."""
-    lookups = Lookups(store, volumes, networking, find_registry, find_image)
+    `find_image`, `find_images` and `committer` there is no image service, without `image_search` no other place to
+    search for images."""
+    registries, images = Registries(admin), Images(store, admin, calls, image_search, find_images)
+    lookups = Lookups(store, volumes, networking, registries.find, find_image)
     containers = Containers(store, calls, clock, zones, limits, lookups=lookups)
     sessions = Sessions(store, calls, clock, public_url=public_url)
     native = Native(store, calls, containers, watch.wait)
@@ -81,6 +92,11 @@ def application(
             Commits(containers, committer),
             ActionLog(containers),
             sessions,
+        )
+    )
+    routes += admin_table.routes(
+        admin_table.Handlers(
+            Quotas(admin), registries, Hosts(admin, clock, zones), EngineNetworks(admin, networking), images
         )
     )
     routes += table.volume_routes(Volumes(volumes, store))
@@ -101,6 +117,11 @@ def application(
     dispatcher = Dispatcher(routes, identity, "/identity/v3")
     app = web.Application(client_max_size=1 << 20)
     app[ROUTES] = routes
+
+    async def give_up(_app: web.Application) -> None:
+        await images.close()
+
+    app.on_shutdown.append(give_up)
     app.add_routes(mounted)
     app.router.add_route("*", "/{path:.*}", dispatcher.__call__)
     return app

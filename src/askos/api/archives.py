@@ -1,4 +1,5 @@
-"""Zun's get_archive and put_archive: files of a container as a tar archive in JSON, base64 from 1.25 on."""
+"""Files of a container as a tar archive: Zun's get_archive and put_archive, in JSON (base64 from 1.25 on), and the native
+API's streams, which have no limit of size."""
 
 from __future__ import annotations
 
@@ -15,6 +16,7 @@ from askos.api.core import Request, raw_json
 from askos.api.errors import ApiError, invalid_field, invalid_query
 from askos.api.microversion import Version
 from askos.api.schemas import Schema
+from askos.model.errors import AskosError
 from askos.ports.calls import Frame
 
 BASE64_SINCE = Version(1, 25)
@@ -72,6 +74,53 @@ class Archives:
         finally:
             await stream.close()
         return raw_json(b"null")
+
+
+    # -- native ------------------------------------------------------------------------------------------------
+
+    async def stream_out(self, request: Request) -> web.StreamResponse:
+        """GET: a file or folder as a tar archive."""
+        path = _path(request.query.get("path"))
+        capsule = await self._containers.find(request, "get_archive")
+        state.check("get_archive", capsule)
+        stream = await self._containers.open(capsule, "get_archive", {"path": path})
+        response = web.StreamResponse(headers={"X-Openstack-Request-Id": request.request_id})
+        response.content_type = "application/x-tar"
+        try:
+            frames = stream.frames()
+            # The first piece says that the path is there; a failure before it is an error of HTTP.
+            first = await anext(frames, None)
+            await response.prepare(request.raw)
+            if first is not None:
+                await response.write(first.data)
+            try:
+                async for frame in frames:
+                    await response.write(frame.data)
+            except AskosError:
+                # An archive that ends early must not look like a whole one.
+                if request.raw.transport is not None:
+                    request.raw.transport.abort()
+                return response
+            await response.write_eof()
+        finally:
+            await stream.close()
+        return response
+
+    async def stream_in(self, request: Request) -> web.Response:
+        """PUT: the tar archive that is the body, into a folder."""
+        path = _path(request.query.get("path"))
+        capsule = await self._containers.find(request, "put_archive")
+        state.check("put_archive", capsule)
+        stream = await self._containers.open(capsule, "put_archive", {"path": path})
+        try:
+            async for chunk in request.raw.content.iter_chunked(_CHUNK):
+                await stream.send(Frame(0, chunk))
+            await stream.send(Frame(0, b"", eof=True))
+            async for _frame in stream.frames():
+                pass
+        finally:
+            await stream.close()
+        return web.Response(status=204)
 
 
 def _path(given: Any) -> str:

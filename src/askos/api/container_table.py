@@ -36,6 +36,7 @@ def routes(h: Handlers) -> list[Route]:
     """The table."""
     c = "/v1/containers"
     one = f"{c}/{{ident}}"
+    native = f"/askos{c}/{{ident}}"
     return [
         Route("GET", c, h.containers.list, "List containers", answer="Containers"),
         Route("POST", c, h.containers.create, "Create, and with run=true start, a container", 202, "Container",
@@ -86,6 +87,10 @@ def routes(h: Handlers) -> list[Route]:
         Route("GET", f"{one}/get_archive", h.archives.get, "Copy files out of it", 200, "Archive"),
         Route("POST", f"{one}/put_archive", h.archives.put, "Copy files into it", 200, "Null",
               body=archives.put_schema, body_limit=archives.BODY_BYTES),
+        Route("GET", f"{native}/archive", h.archives.stream_out, "Copy files out of a container, as a stream",
+              native=True, query=schemas.PATH_QUERY),
+        Route("PUT", f"{native}/archive", h.archives.stream_in, "Copy files into a container, as a stream", 204,
+              native=True, query=schemas.PATH_QUERY),
         Route("POST", f"{one}/commit", h.commits.commit, "Make an image of it", 202, "Committed",
               schemas.COMMIT_QUERY, PARAMETER_BODY),
         # -- what was asked of it

@@ -174,7 +174,7 @@ def _host(request: Request, use: HostUse) -> dict[str, Any]:
         "os_type": "linux",
         "os": facts.os,
         "kernel_version": facts.kernel_version,
-        "labels": {},
+        "labels": facts.labels,
         "runtimes": list(facts.runtimes),
         "enable_cpu_pinning": True,
     }

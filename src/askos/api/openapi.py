@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from askos.api import manifests, podschemas
+from askos.api import admin_schemas, manifests, podschemas
 from askos.api.core import PARAMETER_BODY, Route
 from askos.api.microversion import HEADER, MAX
 from askos.api.routedocs import DOCS, Docs
@@ -322,14 +322,15 @@ def document(routes: list[Route], version: str) -> dict[str, Any]:
         },
         "paths": paths,
         "components": {
-            "schemas": {**_SCHEMAS, **podschemas.COMPONENTS, **manifests.components()},
+            "schemas": {**_SCHEMAS, **admin_schemas.COMPONENTS, **podschemas.COMPONENTS, **manifests.components()},
             "securitySchemes": {"token": {"type": "apiKey", "in": "header", "name": "X-Auth-Token"}},
         },
     }
 
 
 def _operation(route: Route) -> dict[str, Any]:
-    docs = DOCS.get((route.method, route.path), Docs(""))
+    key = (route.method, route.path)
+    docs = DOCS.get(key) or admin_schemas.DOCS.get(key, Docs(""))
     success: dict[str, Any] = {"description": "Success" if route.success != 101 else "It is a WebSocket from here on"}
     content = {**({} if route.answer is None else {"application/json": route.answer}), **docs.also}
     if content:

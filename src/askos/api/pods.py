@@ -133,19 +133,18 @@ class Pods:
         scope = self._scope(request)
         limit = min(int(request.query.get("limit") or 0) or MAX_LIMIT, MAX_LIMIT)
         revision, after = _continued(request.query.get("continue", ""))
-        if not revision:
-            # Before the rows are read: a watch from here on misses nothing.
-            revision = await self._store.revision()
-        page = await self._store.page(
-            Query(
-                kind="capsule",
-                project_id=scope.project_id,
-                namespace=scope.namespace,
-                selector=scope.selector,
-                limit=limit + 1,
-                after=after,
-            )
+        wanted = Query(
+            kind="capsule",
+            project_id=scope.project_id,
+            namespace=scope.namespace,
+            selector=scope.selector,
+            limit=limit + 1,
+            after=after,
         )
+        if revision:
+            page = await self._store.page(wanted)
+        else:
+            revision, page = await self._store.page_now(wanted)
         items, last = await self._items(request.caller, page[:limit])
         metadata: dict[str, Any] = {"resourceVersion": str(revision)}
         if len(page) > limit:

@@ -1,5 +1,5 @@
-"""Who may do what: Zun's rules (`policy_rules`), as they are or as the operator's policy file changes them. Projects are
-walls, and the store's scope is where they stand.
+"""Who may do what: Zun's rules (`policy_rules`), as they are or as the operator's policy file changes them. Projects
+are walls, and the store's scope is where they stand.
 
 Without a file the defaults are of three kinds only (owners, administrators, nobody) and are answered from a table; with
 one, oslo.policy answers. It is imported then: it takes longer than the rest of a start.

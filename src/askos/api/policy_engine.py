@@ -21,7 +21,9 @@ class Engine:
         try:
             parsed = oslo.parse_file_contents(text)
         except (ValueError, UnicodeDecodeError) as error:
-            raise SetupError(f"Cannot use the policy file {name}: it is not YAML ({' '.join(str(error).split())}).") from error
+            raise SetupError(
+                f"Cannot use the policy file {name}: it is not YAML ({' '.join(str(error).split())})."
+            ) from error
         if not isinstance(parsed, dict) or not all(
             isinstance(key, str) and isinstance(value, str | list) for key, value in parsed.items()
         ):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 ADMIN = "role:admin"
 OWNER = "is_admin:True or project_id:%(project_id)s"
 NOBODY = "!"

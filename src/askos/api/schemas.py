@@ -213,6 +213,12 @@ TIMEOUT_QUERY: Schema = {
     },
     "additionalProperties": False,
 }
+PATH_QUERY: Schema = {
+    "type": "object",
+    "properties": {"path": {**_TEXT, "minLength": 1, "maxLength": 4096}},
+    "required": ["path"],
+    "additionalProperties": False,
+}
 COMMIT_QUERY: Schema = {
     "type": "object",
     "properties": {

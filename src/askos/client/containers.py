@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
+from askos.client.credentials import API_VERSION
 from askos.client.errors import ApiError, ClientError
 from askos.client.session import Query, Session, part
 
@@ -50,9 +52,21 @@ class Containers:
         """Accepts the container; what becomes of it shows later."""
         return dict(self.session.json("POST", "/containers", query=[("run", str(run).lower())], body=body))
 
-    def act(self, ident: str, action: str, query: Query | None = None) -> None:
-        """POST an action: start, stop, reboot, kill."""
-        self.session.request("POST", f"/containers/{part(ident)}/{action}", query=query)
+    def act(
+        self, ident: str, action: str, query: Query | None = None, *, body: Any = None, version: str = API_VERSION
+    ) -> Any:
+        """POST an action, such as start or kill; returns what it answers. `version` for those that ended with one."""
+        path = f"/containers/{part(ident)}/{action}"
+        answer = self.session.request("POST", path, query=query, body=body, version=version)
+        return json.loads(answer.body) if answer.body else None
+
+    def ask(self, ident: str, what: str, query: Query | None = None) -> Any:
+        """GET something of a container: top, stats, network_list, container_actions."""
+        return self.session.json("GET", f"/containers/{part(ident)}/{what}", query=query)
+
+    def update(self, ident: str, changes: dict[str, Any]) -> Container:
+        """PATCH name, cpu, memory or auto_heal."""
+        return dict(self.session.json("PATCH", f"/containers/{part(ident)}", body=changes))
 
     def delete(self, ident: str, *, stop: bool = False) -> None:
         """Asks for removal; `stop` also when it runs."""

@@ -90,6 +90,10 @@ def _message(document: Any) -> tuple[str, str]:
         title, detail = str(first.get("title") or ""), str(first.get("detail") or "")
         kind = str(first.get("code") or "").rpartition(".")[2]
         return (detail if not title or title == "Internal Server Error" else title) or title, kind
+    neutron = document.get("NeutronError")
+    if isinstance(neutron, dict):
+        kind = str(neutron.get("type") or "")
+        return str(neutron.get("message") or ""), "" if kind == "HTTPNotFound" else kind
     error = document.get("error")
     if isinstance(error, dict):
         return str(error.get("message") or error.get("title") or ""), ""

@@ -46,7 +46,9 @@ def login(http: Http, cloud: Cloud) -> Login:
     if not token or not isinstance(document, dict):
         raise LoginError(f"cannot log in to {cloud.auth_url}: the answer is not Keystone's. Check OS_AUTH_URL")
     endpoint = cloud.endpoint or catalog_endpoint(document.get("catalog") or [], cloud)
-    return Login(token, endpoint, expiry_s(str(document.get("expires_at") or "")))
+    network = next(iter(endpoints(document.get("catalog") or [], cloud, ("network",))), "")
+    project = str((document.get("project") or {}).get("id") or "")
+    return Login(token, endpoint, expiry_s(str(document.get("expires_at") or "")), network, project)
 
 
 def token_roots(auth_url: str) -> list[str]:
@@ -88,16 +90,10 @@ def auth_document(cloud: Cloud) -> dict[str, Any]:
 
 def catalog_endpoint(catalog: list[dict[str, Any]], cloud: Cloud) -> str:
     """The container API's URL of the cloud's region and interface. LoginError when the catalog has none."""
-    matching = [
-        endpoint
-        for service in catalog
-        if service.get("type") in SERVICE_TYPES
-        for endpoint in service.get("endpoints") or []
-        if endpoint.get("interface") == cloud.interface
-    ]
-    for endpoint in matching:
-        if not cloud.region or cloud.region in {endpoint.get("region"), endpoint.get("region_id")}:
-            return str(endpoint["url"]).rstrip("/")
+    found = endpoints(catalog, cloud, SERVICE_TYPES)
+    if found:
+        return found[0]
+    matching = _of_interface(catalog, cloud, SERVICE_TYPES)
     if matching:
         regions = ", ".join(sorted({str(endpoint.get("region")) for endpoint in matching}))
         raise LoginError(
@@ -113,6 +109,25 @@ def catalog_endpoint(catalog: list[dict[str, Any]], cloud: Cloud) -> str:
         f"cannot find a container service in the catalog of {cloud.auth_url} "
         f"(interface {cloud.interface}). Ask the operator for an endpoint of type 'container'"
     )
+
+
+def endpoints(catalog: list[dict[str, Any]], cloud: Cloud, types: tuple[str, ...]) -> list[str]:
+    """The URLs of services of these types, in the cloud's region and of its interface."""
+    return [
+        str(endpoint["url"]).rstrip("/")
+        for endpoint in _of_interface(catalog, cloud, types)
+        if not cloud.region or cloud.region in {endpoint.get("region"), endpoint.get("region_id")}
+    ]
+
+
+def _of_interface(catalog: list[dict[str, Any]], cloud: Cloud, types: tuple[str, ...]) -> list[dict[str, Any]]:
+    return [
+        endpoint
+        for service in catalog
+        if service.get("type") in types
+        for endpoint in service.get("endpoints") or []
+        if endpoint.get("interface") == cloud.interface
+    ]
 
 
 def expiry_s(text: str) -> float:

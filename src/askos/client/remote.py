@@ -37,6 +37,12 @@ class Streams(NamedTuple):
     stderr: int = 2
     terminal_size: Callable[[], tuple[int, int]] | None = None
     """(width, height), asked again when the window changes; None without a terminal."""
+    detach_keys: bytes = b""
+    """What is typed to leave the process alone; b"": nothing is."""
+
+
+class Detached(Exception):  # noqa: N818 - no error
+    """The user has typed the keys that leave the process running."""
 
 
 def run(session: Session, path: str, query: Query, streams: Streams) -> wire.Result | None:
@@ -60,10 +66,12 @@ def run(session: Session, path: str, query: Query, streams: Streams) -> wire.Res
 
 async def _run(session: Session, path: str, query: Query, streams: Streams) -> wire.Result | None:
     async with connect(session, session.url("native", path, query)) as socket_:
-        helpers = [asyncio.create_task(_send_stdin(socket_, streams.stdin))] if streams.stdin is not None else []
+        output = asyncio.create_task(_receive(socket_, streams))
+        helpers: list[asyncio.Task[None]] = []
+        if streams.stdin is not None:
+            helpers.append(asyncio.create_task(_send_stdin(socket_, streams.stdin, streams.detach_keys, output)))
         if streams.terminal_size is not None:
             helpers.append(asyncio.create_task(_send_sizes(socket_, streams.terminal_size)))
-        output = asyncio.create_task(_receive(socket_, streams))
         loop, me = asyncio.get_running_loop(), asyncio.current_task()
         assert me is not None
         for number in (signal.SIGTERM, signal.SIGHUP):
@@ -71,7 +79,12 @@ async def _run(session: Session, path: str, query: Query, streams: Streams) -> w
             with contextlib.suppress(RuntimeError, ValueError):
                 loop.add_signal_handler(number, me.cancel)
         try:
-            return await output
+            try:
+                return await output
+            except asyncio.CancelledError:
+                if any(h.done() and not h.cancelled() and isinstance(h.exception(), Detached) for h in helpers):
+                    raise Detached from None
+                raise
         finally:
             for task in (*helpers, output):
                 task.cancel()
@@ -158,9 +171,18 @@ async def _receive(socket_: aiohttp.ClientWebSocketResponse, streams: Streams) -
     return None
 
 
-async def _send_stdin(socket_: aiohttp.ClientWebSocketResponse, descriptor: int) -> None:
-    """Send standard input, then its end."""
-    async for data in read_chunks(descriptor):
+async def _send_stdin(
+    socket_: aiohttp.ClientWebSocketResponse, descriptor: int, keys: bytes, output: asyncio.Task[wire.Result | None]
+) -> None:
+    """Send standard input, then its end. Once `keys` are typed, `output` is given up. Detached."""
+    typed = Typed(keys)
+    async for piece in read_chunks(descriptor):
+        data, detached = typed.feed(piece)
+        if detached:
+            output.cancel()
+            raise Detached
+        if not data:
+            continue
         try:
             await socket_.send_bytes(wire.frame(wire.STDIN, data))
         except (ConnectionError, aiohttp.ClientError):
@@ -226,6 +248,25 @@ async def read_chunks(descriptor: int) -> AsyncIterator[bytes]:
         os.close(stop_write)
         while not pieces.empty():
             pieces.get_nowait()
+
+
+class Typed:
+    """Looks for a sequence of keys in what is typed. Its begin is held back until the next key tells."""
+
+    def __init__(self, keys: bytes) -> None:
+        self._keys = keys
+        self._held = b""
+
+    def feed(self, data: bytes) -> tuple[bytes, bool]:
+        """What is to be sent on, and whether the whole sequence has been typed."""
+        if not self._keys:
+            return data, False
+        data = self._held + data
+        if self._keys in data:
+            return b"", True
+        held = next((n for n in range(len(self._keys) - 1, 0, -1) if data.endswith(self._keys[:n])), 0)
+        self._held = data[len(data) - held :]
+        return data[: len(data) - held], False
 
 
 def write_all(descriptor: int, data: memoryview) -> None:

@@ -16,7 +16,7 @@ from askos.client.errors import ClientError, NoAnswerError, api_error
 from askos.client.http import READ_TIMEOUT_S, Answer, Http, Stream
 from askos.client.tokens import Login, TokenCache
 
-Api = Literal["zun", "native"]
+Api = Literal["zun", "native", "network"]
 Query = list[tuple[str, str]]
 
 
@@ -61,16 +61,33 @@ class Session:
             return True
 
     def url(self, api: Api, path: str, query: Query | None = None) -> str:
-        """The full URL of a path below `/v1` or `/askos/v1`."""
+        """The full URL of a path below `/v1`, `/askos/v1` or Neutron's `/v2.0`."""
+        if api == "network":
+            return self._network_root() + path + (f"?{urlencode(query)}" if query else "")
         root = self.login().endpoint.removesuffix("/v1")
         base = f"{root}/v1" if api == "zun" else f"{root}/askos/v1"
         return base + path + (f"?{urlencode(query)}" if query else "")
 
-    def headers(self) -> dict[str, str]:
-        """What every request carries."""
+    def _network_root(self) -> str:
+        login = self.login()
+        if not login.network and self.renew(login):
+            login = self.login()  # The one that was kept is older than the cloud's networks.
+        if not login.network:
+            raise ClientError(f"the catalog of {self.cloud.auth_url} has no service of type network")
+        return login.network.removesuffix("/v2.0") + "/v2.0"
+
+    def project(self) -> str:
+        """The uuid of the project that the login is for."""
+        login = self.login()
+        if not login.project and self.renew(login):
+            login = self.login()
+        return login.project
+
+    def headers(self, version: str = API_VERSION) -> dict[str, str]:
+        """What every request carries; `version` is the microversion of Zun's API."""
         return {
             "X-Auth-Token": self.login().token,
-            "OpenStack-API-Version": f"container {API_VERSION}",
+            "OpenStack-API-Version": f"container {version}",
             "Accept": "application/json",
             "User-Agent": f"askos/{__version__}",
         }
@@ -84,11 +101,12 @@ class Session:
         query: Query | None = None,
         body: Any = None,
         timeout_s: float = READ_TIMEOUT_S,
+        version: str = API_VERSION,
     ) -> Answer:
         """One request; `body` is sent as JSON. ApiError for any answer that is not 2xx."""
         while True:
             login = self.login()
-            headers, data = self.headers(), None
+            headers, data = self.headers(version), None
             if body is not None:
                 headers["Content-Type"] = "application/json"
                 data = json.dumps(body).encode()

@@ -22,11 +22,14 @@ MARGIN_S = 60
 
 
 class Login(NamedTuple):
-    """What a login gave: the token, where the container API is, and when the token ends (seconds, UTC)."""
+    """What a login gave: the token, where the container API is, and when the token ends (seconds, UTC); where the
+    network API is ("" without one), and the uuid of the project."""
 
     token: str
     endpoint: str
     expires_s: float
+    network: str = ""
+    project: str = ""
 
     def __repr__(self) -> str:
         return f"Login(endpoint={self.endpoint!r})"
@@ -51,7 +54,13 @@ class TokenCache:
             if path.stat().st_uid != os.geteuid():
                 return None
             document = json.loads(path.read_text("utf-8"))
-            login = Login(str(document["token"]), str(document["endpoint"]), float(document["expires_s"]))
+            login = Login(
+                str(document["token"]),
+                str(document["endpoint"]),
+                float(document["expires_s"]),
+                str(document.get("network") or ""),
+                str(document.get("project") or ""),
+            )
         except (OSError, ValueError, KeyError, TypeError):
             return None
         return login if login.expires_s > time.time() + MARGIN_S else None

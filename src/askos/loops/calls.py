@@ -13,6 +13,7 @@ import msgspec
 from askos.loops import forwarding, logs, pod_logs
 from askos.loops.agent import Agent
 from askos.loops.attaching import Attached, Past
+from askos.loops.container_calls import ContainerCalls
 from askos.loops.image_calls import ImageCalls
 from askos.loops.usage import Usage
 from askos.loops.worker import Worker
@@ -68,6 +69,7 @@ class Calls:
             "image_remove": images.remove,
             "volume_remove": self._volume_remove,
             "network_state": self._network_state,
+            **ContainerCalls(agent, self._usage, upload_root).methods,
         }
 
     async def _network_state(self, call: HostCall) -> None:

@@ -146,10 +146,12 @@ class ContainerWork:
         runtime, rights = self._agent.runtime, self._agent.image_rights
         names = [REGISTRY] if REGISTRY in a.content.secrets else []
         found = pull_secrets.credentials(a.content, names, ref)
-        tries = [rt.Credential(c.username, c.password, c.identity_token, c.registry_token) for c in found]
+        tries: list[rt.Credential | None] = [
+            rt.Credential(c.username, c.password, c.identity_token, c.registry_token) for c in found
+        ]
         before = await runtime.image(ref) if tries else None
         failure: AskosError | None = None
-        for credential in [*tries] or [None]:
+        for credential in tries or [None]:
             try:
                 image = await runtime.pull(ref, credential=credential)
             except (NotFoundError, RuntimeFailedError) as error:
@@ -180,10 +182,12 @@ class ContainerWork:
         hosts_file = await asyncio.to_thread(self._hosts_file, a)
         sandbox = sandbox_config(a, action.sandbox_attempt)
         async with self._cores(a) as cpus:
-            config = container_config(a, action, hosts_file)
             config = msgspec.structs.replace(
-                config, mounts=self._mounts(a), cpus=cpus, layer_folder=self._own.get(_DISK, "") if spec.disk_gib else ""
-            )  # fmt: skip
+                container_config(a, action, hosts_file),
+                mounts=self._mounts(a),
+                cpus=cpus,
+                layer_folder=self._own[_DISK] if spec.disk_gib else "",
+            )
             made = await self._agent.runtime.create_container(action.sandbox_id, config, sandbox)
         # Known before it starts: it may end before anybody looks again.
         self._agent.own(made, a.capsule_uuid)

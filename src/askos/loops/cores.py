@@ -39,9 +39,7 @@ def listed(cores: set[int]) -> str:
 class Cores:
     """The cores of this host. `dedicated`: whether a capsule asked for cores of its own."""
 
-    def __init__(
-        self, runtime: rt.Runtime, dedicated: Callable[[str], bool], cores: set[int] | None = None
-    ) -> None:
+    def __init__(self, runtime: rt.Runtime, dedicated: Callable[[str], bool], cores: set[int] | None = None) -> None:
         self._runtime = runtime
         self._dedicated = dedicated
         self._all = cores if cores is not None else os.sched_getaffinity(0)

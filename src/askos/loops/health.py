@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from typing import Literal
 
 from askos.loops import checks
 from askos.loops.checks import Place, Run
@@ -65,7 +66,7 @@ class HealthChecks:
         self._changed = changed
         self._watched: dict[str, _Watched] = {}
 
-    def want(  # noqa: PLR0917 - a container, its check, and how far it had come
+    def want(
         self, capsule_uuid: str, container_id: str, check: Healthcheck, started_us: int, last: Health, *, paused: bool
     ) -> Health:
         """Check this container of a capsule, and no other of it; returns what is known. `last`: what was reported of
@@ -100,13 +101,14 @@ class HealthChecks:
 
     async def _once(self, watched: _Watched, probe: Probe) -> None:
         assert probe.exec is not None, "it was made with a command"
-        place = Place("", "", watched.container_id, Container("main"))
+        place = Place("", "", watched.container_id, Container("main", ""))
         outcome = await checks.command(self._run, place, probe.exec, float(probe.timeout_seconds))
         if outcome.good is None and not outcome.output:
             return  # It is just going away.
         # A check that cannot be run says as much as one that fails: docker counts it so, too.
         watched.course = probes.note(watched.course, probe, good=bool(outcome.good))
         verdict = watched.course.verdict
+        state: Literal["starting", "healthy", "unhealthy"]
         state = "starting" if verdict is None else "healthy" if verdict else "unhealthy"
         if state != watched.health.state:
             watched.health = Health(state, outcome.output.strip()[:MAX_OUTPUT])

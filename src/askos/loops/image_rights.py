@@ -37,6 +37,10 @@ class ImageRights:
         projects = self._projects.get(_key(ref, image_id))
         return projects is None or project_id in projects
 
+    def belongs_to(self, ref: str, image_id: str, project_id: str) -> bool:
+        """Whether an image is not for all, and this project is among those that may use it. `ref`: normalised."""
+        return project_id in self._projects.get(_key(ref, image_id), [])
+
     async def fetched(self, ref: str, image_id: str, project_id: str, *, login: bool, was_there: bool) -> None:
         """Note that a project has fetched an image. `login`: with one. `was_there`: the same image was on the host
         under this name already."""

@@ -19,6 +19,8 @@ from askos.loops.inroot import is_kernels_own, open_in
 from askos.model.errors import InvalidError, NotFoundError
 
 _CHUNK = 256 * 1024
+_DEEPEST = 500
+"""Folders within folders: each takes a descriptor, of which the whole agent has some thousands."""
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _GO_BITS = {
     stat.S_IFDIR: 1 << 31, stat.S_IFLNK: 1 << 27, stat.S_IFBLK: 1 << 26, stat.S_IFIFO: 1 << 25,
@@ -99,6 +101,9 @@ class Source:
                     continue
                 entry = names.pop()
                 inner = yield from self._entry(here, entry, f"{at}/{entry}")
+                if inner is not None and len(waiting) >= _DEEPEST:
+                    os.close(inner)
+                    raise InvalidError(f"Folders in {name!r} are nested deeper than {_DEEPEST}. Ask for a part of it.")
                 if inner is not None:
                     waiting.append((inner, f"{at}/{entry}", _entries(inner)))
         finally:

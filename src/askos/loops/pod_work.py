@@ -222,6 +222,7 @@ class Work:
         if self.pulled.get(spec.name) != action.attempt:
             present = f'Container image "{spec.image}" already present on machine'
             self.say("Normal", "Pulled", present, spec.name)
+        config = msgspec.structs.replace(config, cpus=self._agent.cores.shared)
         sandbox = assembly.sandbox_config(a, action.sandbox_attempt, self._tools.env)
         made = await self._agent.runtime.create_container(action.sandbox_id, config, sandbox)
         # Known before it starts: it may end before anybody looks again.

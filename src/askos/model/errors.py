@@ -73,6 +73,12 @@ class UnavailableError(AskosError):
     code = "unavailable"
 
 
+class StorageFullError(UnavailableError):
+    """There is no room for what was sent (HTTP 413 where a body is too large for it)."""
+
+    code = "storage-full"
+
+
 class RuntimeFailedError(AskosError):
     """The container runtime refused or failed. `retryable` tells whether the same call may succeed later."""
 

@@ -20,7 +20,7 @@ class Registry(msgspec.Struct, frozen=True):
 class RegistryChange(msgspec.Struct, frozen=True, omit_defaults=True):
     """New values; UNSET leaves what is there."""
 
-    name: str | None | msgspec.UnsetType = msgspec.UNSET
+    name: str | msgspec.UnsetType | None = msgspec.UNSET
     domain: str | msgspec.UnsetType = msgspec.UNSET
-    username: str | None | msgspec.UnsetType = msgspec.UNSET
-    password: str | None | msgspec.UnsetType = msgspec.UNSET
+    username: str | msgspec.UnsetType | None = msgspec.UNSET
+    password: str | msgspec.UnsetType | None = msgspec.UNSET

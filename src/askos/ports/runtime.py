@@ -320,8 +320,8 @@ class Runtime(Protocol):
     async def commit(self, container_id: str, name: str) -> Image:
         """Make an image of a container's files and configuration, under a (normalised) name; paused meanwhile."""
 
-    async def export_image(self, ref: str, path: str) -> None:
-        """Write an image as an OCI archive to a local file. NotFoundError."""
+    async def export_image(self, ref: str, path: str, *, named: bool = True) -> None:
+        """Write an image as an OCI archive to a local file; whether the archive says its name. NotFoundError."""
 
     async def resize(self, container_id: str, width: int, height: int) -> None:
         """Change the size of the container's own terminal; nothing without a tty. ConflictError when it is stopped."""

@@ -175,6 +175,9 @@ class Store(Protocol):
     async def page(self, query: Query) -> list[tuple[str, int]]:
         """One page as (uuid, revision) pairs: enough to know what a reader has already."""
 
+    async def page_now(self, query: Query) -> tuple[int, list[tuple[str, int]]]:
+        """The same, and a revision from which on a watch misses nothing of what comes after the page."""
+
     async def capsules_by_uuid(self, uuids: list[str]) -> list[Capsule]:
         """Those that exist, in no particular order."""
 

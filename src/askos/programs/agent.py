@@ -141,7 +141,8 @@ class AgentProgram:
         """Look after the logs of containers, for ever."""
         while True:
             await asyncio.sleep(LOGS_S)
-            for path in await asyncio.to_thread(log_files.trim, self._settings.paths.container_logs):
+            logs, step = self._settings.paths.container_logs, self._settings.limits.log_mib << 20
+            for path in await asyncio.to_thread(log_files.trim, logs, step * self._settings.limits.log_files, step):
                 _log.info("the log %s was cut: it had become too long", path)
 
     async def stop(self) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from aiohttp import web
 
+from askos.adapters.hub.search import HubSearch
 from askos.adapters.identity.service import EmbeddedIdentity
 from askos.adapters.link.server import LinkServer
 from askos.adapters.sql.database import Database
@@ -21,6 +22,7 @@ from askos.adapters.sql.networking import SqlNetworking
 from askos.adapters.sql.sealing import Sealer
 from askos.adapters.sql.store import SqlStore
 from askos.adapters.sql.volumes import SqlVolumes
+from askos.api import policy
 from askos.api.app import Watch, application
 from askos.api.cinder.routes import routes as cinder_routes
 from askos.api.keystone.routes import routes as keystone_routes
@@ -31,6 +33,7 @@ from askos.loops.networks import NetworkLoop
 from askos.loops.placement import PlacementLoop
 from askos.loops.volumes import VolumeLoop
 from askos.model.errors import AskosError, SetupError
+from askos.model.quotas import Limits as QuotaLimits
 from askos.plan.placement import Ratios
 from askos.plan.pools import choose_pool
 from askos.ports.clock import now_us
@@ -53,7 +56,13 @@ class Server:
         self._database = Database(settings.database_url)
         self._watch = Watch()
         self._sealer = Sealer(content_key.load(settings))
-        self.store = SqlStore(self._database, on_change=self._changed, sealer=self._sealer)
+        quotas = settings.quotas
+        self.store = SqlStore(
+            self._database,
+            on_change=self._changed,
+            sealer=self._sealer,
+            default_limits=QuotaLimits(quotas.containers, quotas.memory, quotas.cpu, quotas.disk),
+        )
         self.identity = EmbeddedIdentity(self._database, settings.identity.token_lifetime_s)
         self.link = LinkServer(self.store, availability_zone=ZONE)
         ratios = self._ratios = Ratios(settings.host.cpu_allocation_ratio, settings.host.memory_allocation_ratio)
@@ -108,6 +117,7 @@ class Server:
         await self._check_content_key()
         pool = await self._pool(host_routes)
         self._routes = host_routes
+        policy.use(settings.policy_file)
         step("preparing identity")
         await self.identity.bootstrap(settings.paths.admin_password)
         step("starting the API")
@@ -144,6 +154,8 @@ class Server:
         listen, limits = self._settings.listen, self._settings.limits
         app = application(
             store=self.store,
+            admin=self.store,
+            image_search=HubSearch(self._settings.images.search_url),
             volumes=self.volumes,
             calls=self.link,
             identity=self.identity,

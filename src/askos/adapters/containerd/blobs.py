@@ -66,8 +66,8 @@ def _none(name: str) -> dict[str, Any]:
     raise RuntimeFailedError(f"Image {name} has nothing for linux/{architecture()}.", retryable=False)
 
 
-async def export(client: Client, name: str, path: str) -> None:
-    """Write an image as an OCI archive. Raises NotFoundError, RpcError, OSError."""
+async def export(client: Client, name: str, path: str, *, named: bool) -> None:
+    """Write an image as an OCI archive, with its name in it or without. Raises NotFoundError, RpcError, OSError."""
     try:
         target = await descriptor_of(client, name)
         manifest_data = await read(client, target["digest"])
@@ -76,12 +76,12 @@ async def export(client: Client, name: str, path: str) -> None:
             raise NotFoundError(f"Image {name} is not on this host.", "image-not-found") from None
         raise
     manifest = json.loads(manifest_data)
-    described = {
-        "mediaType": target["mediaType"],
-        "digest": target["digest"],
-        "size": len(manifest_data),
-        "annotations": {"io.containerd.image.name": name, "org.opencontainers.image.ref.name": _tag(name)},
-    }
+    described = {"mediaType": target["mediaType"], "digest": target["digest"], "size": len(manifest_data)}
+    if named:
+        described["annotations"] = {
+            "io.containerd.image.name": name,
+            "org.opencontainers.image.ref.name": _tag(name),
+        }
     index = {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": [described]}
     draft = f"{path}.part"
     try:

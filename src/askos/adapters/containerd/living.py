@@ -100,10 +100,10 @@ class Living:
         finally:
             await asyncio.shield(self._tasks.unpause(container_id))
 
-    async def export_image(self, ref: str, path: str) -> None:
-        """Write an image as an OCI archive to a local file. NotFoundError."""
+    async def export_image(self, ref: str, path: str, *, named: bool = True) -> None:
+        """Write an image as an OCI archive to a local file; whether the archive says its name. NotFoundError."""
         try:
-            await blobs.export(self.client, images.resolvable(ref), path)
+            await blobs.export(self.client, images.resolvable(ref), path, named=named)
         except RpcError as error:
             raise failed(error, f"write the image {ref} to a file") from None
         except OSError as error:

@@ -143,7 +143,6 @@ class Base:
         ]
 
 
-
 def _may_mount(spec: CapsuleSpec) -> bool:
     """Whether a capsule can have volumes: pods say so in many ways, containers in one."""
     return spec.pod is not None or any(mount.volume for c in spec.containers for mount in c.mounts)

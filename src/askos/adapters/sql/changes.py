@@ -5,12 +5,12 @@ from __future__ import annotations
 from sqlalchemy import delete, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from askos.adapters.sql import rows
+from askos.adapters.sql import queries, rows
 from askos.adapters.sql.base import CHUNK, Base
 from askos.adapters.sql.schema import capsules, changes, cloud
 from askos.model.capsules import Capsule
 from askos.model.errors import InvalidError
-from askos.ports.store import Change, Kind, Moved
+from askos.ports.store import Change, Kind, Moved, Query
 
 _PRUNED = "pruned_revision"
 """The fact that holds the newest revision that is forgotten."""
@@ -94,6 +94,22 @@ class ChangeLog(Base):
         async with self._db.read() as connection:
             newest = (await connection.execute(select(func.max(changes.c.revision)))).scalar()
             return int(newest) if newest is not None else await _pruned(connection)
+
+    async def page_now(self, query: Query) -> tuple[int, list[tuple[str, int]]]:
+        """See `ports.store.Store`."""
+        pairs = select(capsules.c.uuid, capsules.c.revision)
+        newest = select(func.max(changes.c.revision)).scalar_subquery()
+        async with self._db.read() as connection:
+            # One statement sees one state: on SQLite each would see its own.
+            statement = await queries.paged(connection, query, pairs.add_columns(newest))
+            found = (await connection.execute(statement)).all()
+            if found and found[0][2] is not None:
+                return int(found[0][2]), [(row[0], row[1]) for row in found]
+        # Nothing to see, or a log that is pruned to its end: look again, after the revision.
+        revision = await self.revision()
+        async with self._db.read() as connection:
+            statement = await queries.paged(connection, query, pairs)
+            return revision, [(row[0], row[1]) for row in (await connection.execute(statement)).all()]
 
     async def prune_changes(self, keep: int) -> None:
         """Forget all but the newest `keep` changes."""

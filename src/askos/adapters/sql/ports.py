@@ -74,7 +74,7 @@ class Taker:
             capsule_uuid=self.capsule_uuid,
             position=position,
         )
-        await set_groups(connection, uuid, groups)
+        await wear(connection, uuid, groups)
         return Port(uuid, network.uuid, self.capsule_uuid, address, pools.mac_for(address)), network
 
     async def _bind(
@@ -149,6 +149,11 @@ async def add(connection: AsyncConnection, now_us: int, **values: Any) -> str:
 async def set_groups(connection: AsyncConnection, port_uuid: str, groups: Sequence[str]) -> None:
     """Replace the security groups of a port."""
     await connection.execute(delete(port_groups).where(port_groups.c.port_uuid == port_uuid))
+    await wear(connection, port_uuid, groups)
+
+
+async def wear(connection: AsyncConnection, port_uuid: str, groups: Sequence[str]) -> None:
+    """Give a port that has none its security groups."""
     if groups:
         await connection.execute(
             insert(port_groups), [{"port_uuid": port_uuid, "group_uuid": group} for group in dict.fromkeys(groups)]

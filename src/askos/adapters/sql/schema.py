@@ -413,6 +413,20 @@ engine_networks = Table(
 )
 """Networks that operators made known to the engine, as Zun's API shows them. Hosts make them when they need them."""
 
+stored_images = Table(
+    "stored_images",
+    metadata,
+    Column("uuid", String(36), primary_key=True),
+    Column("project_id", String(64), nullable=False, index=True),
+    Column("visibility", String(16), nullable=False, index=True),
+    Column("name", String(255), nullable=True),
+    Column("status", String(16), nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+    Column("record", Text, nullable=False),  # model.stored_images.StoredImage, of which the others are derived
+    Index("ix_stored_images_name", "name"),
+)
+"""Images of the image service; their files are beside the database."""
+
 projects = Table(
     "projects",
     metadata,

@@ -138,17 +138,15 @@ class ServiceStore(Base):
 async def _named(connection: AsyncConnection, hostname: str) -> Row[Any]:
     row = (await connection.execute(select(hosts).where(hosts.c.hostname == hostname))).first()
     if row is None:
-        raise NotFoundError(
-            f"Zun service zun-compute on host {hostname} could not be found.", "zun-service-not-found"
-        )
+        raise NotFoundError(f"Zun service zun-compute on host {hostname} could not be found.", "zun-service-not-found")
     return row
 
 
 def _use(host: Host, used: Row[Any] | None) -> HostUse:
     if used is None:
         return HostUse(host)
-    _uuid, count, cpu, memory, disk = used
-    return HostUse(host, int(count), int(cpu), int(memory), int(disk))
+    count, cpu, memory, disk = (int(value) for value in used[1:])
+    return HostUse(host, count, cpu, memory, disk)
 
 
 def _image(row: Row[Any]) -> HostImage:

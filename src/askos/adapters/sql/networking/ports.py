@@ -83,7 +83,7 @@ class PortStore(Common):
                 preserve=True,
                 secured=new.secured,
             )
-            await sql_ports.set_groups(connection, uuid, groups)
+            await sql_ports.wear(connection, uuid, groups)
             return (await find(connection, ports.c.uuid == uuid))[0]
 
     async def _groups(self, connection: AsyncConnection, new: NewPort) -> list[str]:

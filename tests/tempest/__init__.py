@@ -1,0 +1,1 @@
+"""zun-tempest-plugin, unmodified, against a cloud of its own (`make tempest`)."""
