@@ -28,6 +28,7 @@ from askos.ports.clock import now_us
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 OPENSTACK = Path(sys.executable).parent / "openstack"
+SERVICES = {"identity", "container", "network", "image", "block-storage", "volumev3"}
 
 
 class Answer:
@@ -459,8 +460,8 @@ async def test_openstacksdk_and_keystoneclient(cloud: Cloud) -> None:
         held = list(admin.identity.role_assignments(user_id=user.id, include_names=True))
         assert held[0].scope["project"]["name"] == "web"
         assert [one.name for one in admin.identity.domains()] == ["Default"]
-        assert {one.type for one in admin.identity.services()} == {"identity", "container", "network", "block-storage", "volumev3"}
-        assert len(list(admin.identity.endpoints())) == 15
+        assert {one.type for one in admin.identity.services()} == SERVICES
+        assert len(list(admin.identity.endpoints())) == 18
         assert [one.id for one in admin.identity.regions()] == ["RegionOne"]
         assert admin.identity.get_service(next(iter(admin.identity.services())).id).name
         assert admin.identity.update_project(project.id, description="new").description == "new"
@@ -532,7 +533,7 @@ async def test_the_openstack_command(cloud: Cloud) -> None:
     ]
     alice = {"user": "alice", "password": "wonderland", "project": "web"}
     catalog = await run("catalog", "list", "-f", "json", **alice)
-    assert {one["Type"] for one in catalog} == {"identity", "container", "network", "block-storage", "volumev3"}
+    assert {one["Type"] for one in catalog} == SERVICES
     secret = await run("application", "credential", "create", "ci", "-f", "json", **alice)
     assert secret["Name" if "Name" in secret else "name"] == "ci"
     assert [one["Name"] for one in await run("project", "list", "-f", "json", **alice)] == ["web"]

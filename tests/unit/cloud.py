@@ -21,13 +21,16 @@ from aiohttp import web
 from multidict import CIMultiDictProxy
 from yarl import URL
 
+from askos.adapters.images.files import ImageFolder
 from askos.adapters.sql.database import Database, sqlite_url
+from askos.adapters.sql.images import SqlImages
 from askos.adapters.sql.migrate import upgrade
 from askos.adapters.sql.networking import SqlNetworking
 from askos.adapters.sql.sealing import Sealer
 from askos.adapters.sql.store import SqlStore
 from askos.adapters.sql.volumes import SqlVolumes
 from askos.api.app import Watch, application
+from askos.api.glance.routes import routes as glance_routes
 from askos.api.neutron.routes import routes as neutron_routes
 from askos.model.capsules import CapsuleReport, CapsuleState, ContainerReport, Report
 from askos.model.errors import UnavailableError
@@ -97,7 +100,7 @@ def facts(uuid: str = HOST, hostname: str = "host-1", **more: Any) -> HostFacts:
 class Cloud:
     """The application and ways to ask it."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, image_folder: Path) -> None:
         self.now = NOW
         self.database = database
         self.watch = Watch()
@@ -109,6 +112,8 @@ class Cloud:
         )
         self.volumes = SqlVolumes(database, clock=self.clock)
         self.networking = SqlNetworking(database, clock=self.clock)
+        self.image_folder = image_folder
+        self.images = SqlImages(database, ImageFolder(image_folder, keep_free=0), clock=self.clock)
         self.calls = FakeHostCalls()
         self.hub = FakeSearch()
         self.identity = FakeIdentity()
@@ -138,7 +143,10 @@ class Cloud:
             healthy=self.health,
             watch=self.watch,
             zones={ZONE},
-            mounted=neutron_routes(self.networking, self.identity),
+            mounted=[
+                *neutron_routes(self.networking, self.identity),
+                *glance_routes(self.images, self.identity),
+            ],
         )
 
     def project(self) -> str:
@@ -223,7 +231,7 @@ async def open_cloud(template: Path, folder: Path) -> AsyncIterator[Cloud]:
     path = folder / "askos.db"
     shutil.copy(template, path)
     database = Database(sqlite_url(path))
-    cloud = Cloud(database)
+    cloud = Cloud(database, folder / "images")
     runner = web.AppRunner(cloud.app(), access_log=None, handle_signals=False, shutdown_timeout=0.1)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)

@@ -280,6 +280,24 @@ async def test_what_the_placement_makes_of_it() -> None:
     assert "rack=2" in why
 
 
+# -- registries -------------------------------------------------------------------------------------------------------
+
+
+async def test_registries_by_name_and_id(cloud: Cloud) -> None:
+    token = cloud.project()
+    registry = {"domain": "registry.example:5000", "name": "mine", "username": "u", "password": "p"}
+    made = await cloud.ask("POST", "/v1/registries", token, body={"registry": registry})
+    assert made.status == 201, made
+    uuid = made.body["registry"]["uuid"]
+    for ident in ("mine", uuid):
+        shown = await cloud.show(await cloud.create(token, registry=ident))
+        assert (shown["registry_id"], shown["image"]) == (uuid, "busybox")
+    for other, ident in ((token, "nobody"), (cloud.project(), uuid)):
+        (await post(cloud, other, registry=ident)).refused(404, "registry-not-found")
+        left = (await cloud.ask("GET", "/v1/containers", other)).body["containers"]
+        assert len(left) == (2 if other == token else 0)
+
+
 # -- cores, disks and the rest ----------------------------------------------------------------------------------------
 
 

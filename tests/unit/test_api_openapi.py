@@ -10,7 +10,8 @@ from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from askos.api.app import ROUTES
-from askos.api.routedocs import DOCS, Docs
+from askos.api.openapi import ALL_DOCS as DOCS
+from askos.api.routedocs import Docs
 
 from .cloud import Cloud
 

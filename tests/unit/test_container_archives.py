@@ -231,7 +231,7 @@ def test_what_the_kernel_makes_up_is_left_out() -> None:
         Source(Path("/"), "/proc/self")
 
 
-@pytest.mark.parametrize("depth", [300, 600])
+@pytest.mark.parametrize("depth", [200, 600])
 def test_deep_folders(host: Path, depth: int) -> None:
     fd = os.open(host / "root" / "etc", os.O_RDONLY)
     for _ in range(depth):

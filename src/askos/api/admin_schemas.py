@@ -54,10 +54,7 @@ _NETWORK = dict.fromkeys(("uuid", "name", "project_id", "user_id", "network_id",
 COMPONENTS: dict[str, Schema] = {
     "QuotaLimits": _object(dict.fromkeys(RESOURCES, _LIMIT)),
     "Quotas": _object(
-        dict.fromkeys(
-            RESOURCES,
-            {"oneOf": [_LIMIT, _object({"limit": _LIMIT, "in_use": {"type": "number"}})]},
-        )
+        {name: {"oneOf": [_LIMIT, _object({"limit": _LIMIT, "in_use": {"type": "number"}})]} for name in RESOURCES}
     ),
     "RegistryRecord": _object(_REGISTRY, ("links",)),
     "Registry": _object({"registry": {"$ref": "#/components/schemas/RegistryRecord"}}),

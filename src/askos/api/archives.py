@@ -1,5 +1,5 @@
-"""Files of a container as a tar archive: Zun's get_archive and put_archive, in JSON (base64 from 1.25 on), and the native
-API's streams, which have no limit of size."""
+"""Files of a container as a tar archive: Zun's get_archive and put_archive, in JSON (base64 from 1.25 on), and the
+native API's streams, which have no limit of size."""
 
 from __future__ import annotations
 
@@ -74,7 +74,6 @@ class Archives:
         finally:
             await stream.close()
         return raw_json(b"null")
-
 
     # -- native ------------------------------------------------------------------------------------------------
 

@@ -54,6 +54,10 @@ class Request:
 Handler = Callable[[Request], Awaitable[web.StreamResponse]]
 
 
+_INSIDE = (("attach",), ("get_archive",), ("archive",))
+"""The ends of paths that reach into a container by a GET."""
+
+
 class Route(NamedTuple):
     """One line of the table. `body`: None, PARAMETER_BODY, or a function from version to schema."""
 
@@ -78,7 +82,7 @@ class Route(NamedTuple):
     def for_writers(self) -> bool:
         """Whether it is more than a look. Streams into a container, and Zun's URL for one, are a GET and do what
         they like there; its files may be secrets."""
-        return self.method != "GET" or self.success == 101 or self.segments[-1:] in (("attach",), ("get_archive",))
+        return self.method != "GET" or self.success == 101 or self.segments[-1:] in _INSIDE
 
     @property
     def segments(self) -> tuple[str, ...]:

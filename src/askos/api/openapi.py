@@ -308,6 +308,10 @@ _REFUSALS = {
 """What every route answers that is not public."""
 
 
+ALL_DOCS = {**DOCS, **admin_schemas.DOCS}
+"""What is said of routes beyond the table."""
+
+
 def document(routes: list[Route], version: str) -> dict[str, Any]:
     """The document for a route table."""
     paths: dict[str, dict[str, Any]] = {}
@@ -329,8 +333,7 @@ def document(routes: list[Route], version: str) -> dict[str, Any]:
 
 
 def _operation(route: Route) -> dict[str, Any]:
-    key = (route.method, route.path)
-    docs = DOCS.get(key) or admin_schemas.DOCS.get(key, Docs(""))
+    docs = ALL_DOCS.get((route.method, route.path), Docs(""))
     success: dict[str, Any] = {"description": "Success" if route.success != 101 else "It is a WebSocket from here on"}
     content = {**({} if route.answer is None else {"application/json": route.answer}), **docs.also}
     if content:

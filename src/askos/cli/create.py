@@ -45,6 +45,9 @@ def run(detach: bool, remove: bool, image: str, **options: Any) -> int:
 
 
 def _run(image: str, options: dict[str, Any], *, detach: bool, remove: bool) -> int:
+    restart = options["restart"]
+    if remove and restart is not None and restart["Name"] != "no":
+        raise click.UsageError("--rm and --restart exclude each other", click.get_current_context())
     attached = options["interactive"] and not detach
     containers = base.containers()
     if attached:

@@ -14,23 +14,27 @@ from askos.cli import base, terminal
 from askos.client.containers import Container, Containers
 from askos.client.errors import ConnectionBrokenError, NoAnswerError
 from askos.client.native import STDERR, Ended, Native
+from askos.client.session import part
+from askos.client.wire import Result
 from askos.model.errors import AskosError
 
 REJOIN_WITHIN_S = 30.0
 """How long a server may be away before the container is left alone."""
+DETACH_KEYS = b"\x10\x11"
+"""Ctrl-P Ctrl-Q, as docker has it."""
 
 
 class Detached(BaseException):
-    """A second Ctrl-C: leave the container running."""
+    """A second Ctrl-C, or the keys for it: leave the container running."""
 
 
 def until_end(containers: Containers, container: Container, *, attached: bool, remove: bool) -> int:
     """Show the container's output until it ends; returns its exit code, or 130 if left running."""
     native, uuid, name = base.native(containers), container["uuid"], container["name"]
     try:
-        with _forwarded_signals(containers, uuid, raw=attached and sys.stdin.isatty()):
+        with forwarded_signals(containers, uuid, raw=attached and sys.stdin.isatty()):
             if attached:
-                _attach(native, container)
+                attach(native, container)
             else:
                 with base.doing(f"read the output of {name}"):
                     copy_output(native, uuid)
@@ -86,26 +90,29 @@ def put(channel: int, data: bytes) -> None:
     target.flush()
 
 
-def _attach(native: Native, container: Container) -> None:
+def attach(native: Native, container: Container, *, stdin: bool = True, logs: bool = True) -> Result | None:
+    """Our terminal to the container's own process, until it ends; `logs`: what it wrote before comes first. Detached
+    when the user leaves it with Ctrl-P Ctrl-Q. None when it is not known how it ended."""
     from askos.client import remote
 
-    use_tty = bool(container.get("tty")) and sys.stdin.isatty()
-    query = [("stdin", "1"), ("logs", "1")]
+    use_tty = stdin and bool(container.get("tty")) and sys.stdin.isatty()
+    query = ([("stdin", "1")] if stdin else []) + ([("logs", "1")] if logs else [])
     size = terminal.size if use_tty else None
     if size is not None:
         width, height = size()
         query += [("tty", "1"), ("width", str(width)), ("height", str(height))]
     with terminal.raw() if use_tty else contextlib.nullcontext():
-        remote.run(
-            native.session,
-            f"/containers/{container['uuid']}/attach",
-            query,
-            remote.Streams(terminal_size=size),
+        streams = remote.Streams(
+            stdin=0 if stdin else None, terminal_size=size, detach_keys=DETACH_KEYS if use_tty else b""
         )
+        try:
+            return remote.run(native.session, f"/containers/{part(container['uuid'])}/attach", query, streams)
+        except remote.Detached:
+            raise Detached from None
 
 
 @contextlib.contextmanager
-def _forwarded_signals(containers: Containers, uuid: str, *, raw: bool) -> Iterator[None]:
+def forwarded_signals(containers: Containers, uuid: str, *, raw: bool) -> Iterator[None]:
     """Ctrl-C and SIGTERM go to the container; a second Ctrl-C raises Detached. In raw mode there are none."""
     if raw or threading.current_thread() is not threading.main_thread():
         yield

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from askos.cli import text
+from askos.cli import create_words, text
 from askos.cli.base import Decorator
 from askos.client.errors import ClientError
 
@@ -26,6 +26,25 @@ def converted(convert: Callable[[str], Any]) -> Callable[..., Any]:
             raise click.BadParameter(str(error), ctx, param) from None
 
     return callback
+
+
+def each(convert: Callable[[str], Any]) -> Callable[..., Any]:
+    """The same for an option that may be given several times."""
+
+    def callback(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> list[Any]:
+        try:
+            return [convert(one) for one in value]
+        except ValueError as error:
+            raise click.BadParameter(str(error), ctx, param) from None
+
+    return callback
+
+
+def complete_networks(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Names of networks for the shell."""
+    from askos.cli.network_words import complete_networks as complete
+
+    return complete(ctx, param, incomplete)
 
 
 OPTIONS: list[Decorator] = [
@@ -54,6 +73,69 @@ OPTIONS: list[Decorator] = [
         callback=converted(text.parse_restart),
         help="no, always, unless-stopped, on-failure[:N].",
     ),
+    click.option(
+        "-v",
+        "--volume",
+        "volumes",
+        multiple=True,
+        metavar="NAME:/PATH",
+        callback=each(create_words.volume),
+        help="Mount a volume there.",
+    ),
+    click.option(
+        "--mount",
+        "mounts",
+        multiple=True,
+        metavar="KEY=VALUE,...",
+        callback=each(create_words.mount),
+        help="The same in long: source=NAME,destination=/PATH; size=10 for a new volume that goes with it.",
+    ),
+    click.option(
+        "--file",
+        "files",
+        multiple=True,
+        metavar="LOCAL:/PATH",
+        callback=each(create_words.file),
+        help="Put a file there, up to 512 KiB.",
+    ),
+    click.option(
+        "--net",
+        "--network",
+        "networks",
+        multiple=True,
+        metavar="NAME[:ip=ADDRESS]",
+        shell_complete=complete_networks,
+        help="Plug it into a network; may be repeated. port=PORT for a port made before.",
+    ),
+    click.option("--ip", "address", metavar="ADDRESS", help="Its address in the only --net."),
+    click.option(
+        "-p",
+        "--publish",
+        "--expose",
+        "ports",
+        multiple=True,
+        metavar="PORT[/udp]",
+        help="Open a port to everybody, on the container's own address. It gets a security group for that.",
+    ),
+    click.option(
+        "--security-group", "--sg", "groups", multiple=True, metavar="GROUP", help="What may reach it; may be repeated."
+    ),
+    click.option("--health-cmd", metavar="COMMAND", help="A shell command that fails while it is not well."),
+    click.option("--health-interval", metavar="TIME", callback=converted(create_words.seconds), help="Between checks."),
+    click.option("--health-timeout", metavar="TIME", callback=converted(create_words.seconds), help="For each check."),
+    click.option("--health-retries", type=click.IntRange(min=1), metavar="N", help="Failures in a row that count."),
+    click.option(
+        "--disk", metavar="SIZE", callback=converted(text.parse_size_gib), help="Limit of what it writes, such as 10g."
+    ),
+    click.option("--cpu-policy", type=click.Choice(["shared", "dedicated"]), help="dedicated: cores of its own."),
+    click.option("--auto-heal", is_flag=True, help="Make it anew should it vanish from its host."),
+    click.option("--registry", metavar="NAME", help="Fetch the image with these credentials: `askos registry ls`."),
+    click.option("--image-driver", type=click.Choice(["docker", "glance"]), help="glance: from the image service."),
+    click.option("--zone", metavar="ZONE", help="The availability zone."),
+    click.option("--hint", "hints", multiple=True, metavar="K=V", help="For its placement, such as label:disk=ssd."),
+    click.option("--host", metavar="HOST", help="The host it is to run on (administrators only)."),
+    click.option("--runtime", metavar="NAME", help="Another runtime, such as runsc (administrators only)."),
+    click.option("--privileged", is_flag=True, help="With all rights on its host; clouds seldom allow it."),
     click.option("--pull", type=click.Choice(list(PULL)), help="When to fetch the image (administrators only)."),
     click.argument("image"),
     click.argument("command", nargs=-1, type=click.UNPROCESSED),
@@ -84,9 +166,42 @@ def body(
     entrypoint: str | None,
     restart: dict[str, str] | None,
     pull: str | None,
+    volumes: list[dict[str, Any]],
+    mounts: list[dict[str, Any]],
+    files: list[dict[str, Any]],
+    networks: tuple[str, ...],
+    address: str | None,
+    ports: tuple[str, ...],
+    groups: tuple[str, ...],
+    health_cmd: str | None,
+    health_interval: int | None,
+    health_timeout: int | None,
+    health_retries: int | None,
+    disk: int | None,
+    cpu_policy: str | None,
+    auto_heal: bool,
+    registry: str | None,
+    image_driver: str | None,
+    zone: str | None,
+    hints: tuple[str, ...],
+    host: str | None,
+    runtime: str | None,
+    privileged: bool,
     auto_remove: bool = False,
 ) -> dict[str, Any]:
     """The JSON for POST /v1/containers. What is not given is left out, so that the server's defaults hold."""
+    try:
+        nets, exposed = create_words.nets(networks, address), create_words.ports(ports)
+        numbers = {"interval": health_interval, "timeout": health_timeout, "retries": health_retries}
+        healthcheck = create_words.health(health_cmd, numbers)
+    except ValueError as error:
+        raise click.UsageError(str(error), click.get_current_context(silent=True)) from None
+    if exposed and groups:
+        raise click.UsageError(
+            "--publish makes a group of its own and cannot go with --security-group: open the port in that group, with "
+            "`askos security-group rule add`",
+            click.get_current_context(silent=True),
+        )
     variables = environment([line for path in env_file for line in env_lines(Path(path))] + list(env), os.environ)
     given: dict[str, Any] = {
         "image": image,
@@ -104,6 +219,21 @@ def body(
         "interactive": interactive or None,
         "tty": tty or None,
         "auto_remove": auto_remove or None,
+        "mounts": [*volumes, *mounts, *files] or None,
+        "nets": nets or None,
+        "exposed_ports": exposed or None,
+        "security_groups": list(groups) or None,
+        "healthcheck": healthcheck,
+        "disk": disk,
+        "cpu_policy": cpu_policy,
+        "auto_heal": auto_heal or None,
+        "registry": registry,
+        "image_driver": image_driver,
+        "availability_zone": zone,
+        "hints": dict(hint.partition("=")[::2] for hint in hints) or None,
+        "host": host,
+        "runtime": runtime,
+        "privileged": privileged or None,
     }
     return {key: value for key, value in given.items() if value is not None}
 

@@ -23,6 +23,19 @@ def parse_memory_mib(text: str) -> int:
     return mib
 
 
+def parse_size_gib(text: str) -> int:
+    """'10g', '1t' or a number of GiB as GiB; less than a whole one is rounded up. ValueError otherwise."""
+    gib = 0
+    if text.isascii():
+        try:
+            gib = int(text) if text.isdigit() else -(-parse_memory_mib(text) // 1024)
+        except ValueError:
+            gib = 0
+    if gib < 1:
+        raise ValueError(f"{text!r} is not a size. Write 10g, 1t or a number of GiB")
+    return gib
+
+
 def parse_span_s(text: str) -> int | None:
     """'90s', '10m', '1h30m', '2d' in seconds, or None if it is not a span."""
     if not re.fullmatch(r"(\d+[smhdw])+", text):

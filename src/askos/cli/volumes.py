@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from datetime import datetime
 from typing import Any
 
@@ -14,7 +13,6 @@ from askos.cli.output import Column
 from askos.client.native import Native
 
 HERE = "askos.cli.volumes"
-GIB_MIB = 1024
 
 
 @click.group(
@@ -52,13 +50,10 @@ def complete_volumes(ctx: click.Context, _param: click.Parameter, incomplete: st
 
 def parse_size_gib(given: str) -> int:
     """'10g', '1t' or a number of GiB; less than a whole GiB is rounded up."""
-    gib = 0
-    if given.isascii():
-        with contextlib.suppress(ValueError):
-            gib = int(given) if given.isdigit() else -(-text.parse_memory_mib(given) // GIB_MIB)
-    if gib < 1:
-        raise click.BadParameter(f"{given!r} is not a size. Write 10g, 1t or a number of GiB", param_hint="--size")
-    return gib
+    try:
+        return text.parse_size_gib(given)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--size") from None
 
 
 @click.command(

@@ -41,7 +41,7 @@ class Streams(NamedTuple):
     """What is typed to leave the process alone; b"": nothing is."""
 
 
-class Detached(Exception):  # noqa: N818 - no error
+class Detached(Exception):
     """The user has typed the keys that leave the process running."""
 
 

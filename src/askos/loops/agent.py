@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from askos.loops import assembly
+from askos.loops.container_work import ContainerWork
 from askos.loops.containers import ContainerWorker
 from askos.loops.cores import Cores
 from askos.loops.health import HealthChecks
@@ -115,6 +116,10 @@ class Agent:
         if self._pods is None:
             raise RuntimeFailedError("This agent was started without what pods need.")
         return PodWorker(self, a, self._pods)
+
+    def container_work(self, worker: ContainerWorker) -> ContainerWork:
+        """What looks and acts for a Zun container."""
+        return ContainerWork(self, worker)
 
     def dropped(self, capsule_uuids: list[str]) -> None:
         """See `ports.link.Orders`. What is still on the host is found by the relist and removed."""

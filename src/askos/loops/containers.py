@@ -6,7 +6,6 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from askos.loops.container_work import ContainerWork
 from askos.loops.worker import Worker
 from askos.model.capsules import Assignment
 from askos.model.errors import AskosError, NotFoundError, RuntimeFailedError, UnavailableError
@@ -33,7 +32,7 @@ class ContainerWorker(Worker):
         self._trouble: reconcile.Trouble | None = _settled_failure(assignment)
         self._pulled = 0
         self._interruptible: asyncio.Task[str | None] | None = None
-        self.work = ContainerWork(agent, self)
+        self.work = agent.container_work(self)
         self._known = False
         """Whether `seen` is how things are, without another look."""
         super().__init__(agent, assignment)

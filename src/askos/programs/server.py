@@ -15,9 +15,11 @@ from aiohttp import web
 
 from askos.adapters.hub.search import HubSearch
 from askos.adapters.identity.service import EmbeddedIdentity
+from askos.adapters.images.files import ImageFolder
 from askos.adapters.link.server import LinkServer
 from askos.adapters.sql.database import Database
 from askos.adapters.sql.migrate import upgrade
+from askos.adapters.sql.images import SqlImages
 from askos.adapters.sql.networking import SqlNetworking
 from askos.adapters.sql.sealing import Sealer
 from askos.adapters.sql.store import SqlStore
@@ -25,6 +27,7 @@ from askos.adapters.sql.volumes import SqlVolumes
 from askos.api import policy
 from askos.api.app import Watch, application
 from askos.api.cinder.routes import routes as cinder_routes
+from askos.api.glance.routes import routes as glance_routes
 from askos.api.keystone.routes import routes as keystone_routes
 from askos.api.neutron.routes import routes as neutron_routes
 from askos.api.schemas import Limits
@@ -69,6 +72,7 @@ class Server:
         self.placement = PlacementLoop(self.store, ratios, now_us)
         self.volumes = SqlVolumes(self._database, on_delete=self._volume_deleted)
         self.volume_loop = VolumeLoop(self.volumes, self.link)
+        self.images = SqlImages(self._database, ImageFolder(settings.paths.images))
         self._routes: Callable[[], list[str]] = list
         self.networking = SqlNetworking(
             self._database,
@@ -115,6 +119,7 @@ class Server:
         step("opening the database")
         await upgrade(self._database)
         await self._check_content_key()
+        await self.images.recover()
         pool = await self._pool(host_routes)
         self._routes = host_routes
         policy.use(settings.policy_file)
@@ -171,6 +176,7 @@ class Server:
                 *keystone_routes(self.identity, public_url=listen.public_url),
                 *neutron_routes(self.networking, self.identity, public_url=listen.public_url),
                 *cinder_routes(self.volumes, self.identity, public_url=listen.public_url),
+                *glance_routes(self.images, self.identity, public_url=listen.public_url),
             ],
         )
         context: ssl.SSLContext | None = None
@@ -213,7 +219,13 @@ class Server:
             group.create_task(self.network_loop.run())
             group.create_task(_every(3600, self.identity.purge))
             group.create_task(_every(600, self._prune))
+            group.create_task(self._collect_images())
             group.create_task(_every(86_400, self._renew_certificate))
+
+    async def _collect_images(self) -> None:
+        """At once, for what a crash has left; and now and then."""
+        await _tried(self.images.collect)
+        await _every(600, self.images.collect)
 
     async def _renew_certificate(self) -> None:
         if self._tls is not None:
@@ -239,5 +251,9 @@ class Server:
 async def _every(seconds: float, work: Callable[[], Awaitable[Any]]) -> None:
     while True:
         await asyncio.sleep(seconds)
-        with contextlib.suppress(AskosError):
-            await work()
+        await _tried(work)
+
+
+async def _tried(work: Callable[[], Awaitable[Any]]) -> None:
+    with contextlib.suppress(AskosError):
+        await work()

@@ -53,8 +53,9 @@ class AgentStore(CapsuleStore):
             row = registry[c.uuid]
             if row is not None:
                 spec, content = sql_registries.with_log_in(c.spec, content, row, self._sealer)
-                c = msgspec.structs.replace(c, spec=spec)
-            assigned.append(rows.assignment(c, content))
+                assigned.append(rows.assignment(msgspec.structs.replace(c, spec=spec), content))
+            else:
+                assigned.append(rows.assignment(c, content))
         return assigned
 
     async def generations(self, host_uuid: str) -> dict[str, tuple[int, int]]:

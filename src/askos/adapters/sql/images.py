@@ -127,10 +127,10 @@ class SqlImages:
         except AskosError as again:
             _log.warning("image %s: its broken upload could not be undone: %s", uuid, again)
 
-    async def _turn(self, uuid: str, status: str, **values: Any) -> StoredImage:
+    async def _turn(self, uuid: str, before: str, **values: Any) -> StoredImage:
         async with self._db.write() as connection:
             image = await _one(connection, uuid, _EVERYBODY, lock=True)
-            if image.status != status:
+            if image.status != before:
                 why = f"Its status is {image.status}, and only an image that is queued can be given a file."
                 raise ConflictError(f"Cannot upload data for image {uuid}. {why}")
             image = msgspec.structs.replace(image, updated_us=self._clock(), **values)

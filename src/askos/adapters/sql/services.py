@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Row, delete, func, insert, select, update
@@ -23,7 +24,7 @@ class ServiceStore(Base):
         sums = [func.coalesce(func.sum(c), 0) for c in (capsules.c.cpu, capsules.c.memory_mib, capsules.c.disk_gib)]
         query = select(capsules.c.host_uuid, func.count(), *sums).group_by(capsules.c.host_uuid)
         async with self._db.read() as connection:
-            used = {row[0]: row for row in (await connection.execute(query)).all()}
+            used: dict[str, Sequence[Any]] = {row[0]: tuple(row) for row in (await connection.execute(query)).all()}
             found = (await connection.execute(select(hosts).order_by(hosts.c.hostname))).all()
         return [_use(rows.host(row), used.get(row.uuid)) for row in found]
 
@@ -142,11 +143,10 @@ async def _named(connection: AsyncConnection, hostname: str) -> Row[Any]:
     return row
 
 
-def _use(host: Host, used: Row[Any] | None) -> HostUse:
+def _use(host: Host, used: Sequence[Any] | None) -> HostUse:
     if used is None:
         return HostUse(host)
-    count, cpu, memory, disk = (int(value) for value in used[1:])
-    return HostUse(host, count, cpu, memory, disk)
+    return HostUse(host, int(used[1]), int(used[2]), int(used[3]), int(used[4]))
 
 
 def _image(row: Row[Any]) -> HostImage:

@@ -32,8 +32,8 @@ class SqlStore(AgentStore, AttachStore, PlacementStore, ChangeLog, QuotaStore, R
             return str(value)
 
     async def unreadable(self, fingerprint: str) -> int:
-        """How many capsules and registries have something that was sealed with another key than this one. With none the key is noted
-        as the one in use, so that another one is found out at the next start."""
+        """How many capsules and registries have content that was sealed with another key than this one. With none the
+        key is noted as the one in use, so that another one is found out at the next start."""
         async with self._db.write() as connection:
             noted = (await connection.execute(select(cloud.c.value).where(cloud.c.key == _CONTENT_KEY))).scalar()
             if noted == fingerprint:

@@ -29,6 +29,7 @@ def default_catalog(base_url: str, project_id: str | None) -> list[dict[str, Any
         _service("identity", "keystone", f"{base_url}/identity/v3"),
         _service("container", "zun", f"{base_url}/v1"),
         _service("network", "neutron", f"{base_url}/networking"),
+        _service("image", "glance", f"{base_url}/image"),
         _service("block-storage", "cinder", storage),
         # What older clients ask for.
         _service("volumev3", "cinderv3", storage),

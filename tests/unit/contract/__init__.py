@@ -1,0 +1,1 @@
+"""What a real Zun 18 answered, replayed against the application."""
