@@ -449,7 +449,7 @@ class FakeRuntime(FakeLiving):
         self.stored[image.id] = image
         return image
 
-    async def import_image(self, path: str, ref: str | None = None) -> list[str]:
+    async def import_image(self, path: str, ref: str | None = None, *, rename: bool = False) -> list[str]:
         await self._enter("import_image", path)
         data = Path(path).read_bytes()
         if not data.startswith(b"image:"):

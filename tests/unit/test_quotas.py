@@ -167,7 +167,7 @@ async def test_wrong_limits_are_refused(cloud: Cloud, body: dict[str, Any], titl
         (await cloud.ask("PUT", path, ROOT, body=body)).refused(400, "schema-validation-error", title)
 
 
-def test_what_does_not_grow_is_not_looked_at() -> None:
+async def test_what_does_not_grow_is_not_looked_at() -> None:
     limits = override(Limits(containers=1, cpu=2), {"cpu": 3, "unheard-of": 1})
     assert limits == Limits(containers=1, cpu=3)
     over = Usage(5, 0, 9000)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from aiohttp import web
@@ -14,13 +15,17 @@ from askos.model.capsules import Capsule
 from askos.model.errors import AskosError
 from askos.model.identity import Caller
 
+Over = Callable[[str | None], Awaitable[None]]
+"""Told how it went: None, or why it failed."""
+
 
 class Committer(Protocol):
     """Makes images of containers."""
 
-    async def commit(self, capsule: Capsule, name: str, caller: Caller) -> str:
+    async def commit(self, capsule: Capsule, repository: str, tag: str, caller: Caller, over: Over) -> str:
         """Make an image record for the caller's project, and let the container's host fill it; returns its uuid as
-        soon as it is there. InvalidError for a name that cannot be; UnavailableError."""
+        soon as it is there, and calls `over` when the image is whole or has failed. What it raises itself is no
+        image at all: then `over` is not called. InvalidError for a name that cannot be; UnavailableError."""
 
 
 class Commits:
@@ -39,13 +44,15 @@ class Commits:
         state.check("commit", capsule)
         if self._committer is None:
             raise invalid_query("repository", repository, "this cloud has no image service to keep it in")
-        started_us, failure = self._containers.clock(), None
-        name = f"{repository}:{tag}" if tag else str(repository)
+        store = self._containers.store
+        logged = await store.begin_action(capsule.uuid, action(request, "commit"))
+
+        async def over(failure: str | None) -> None:
+            await store.end_action(logged, failure)
+
         try:
-            uuid = await self._committer.commit(capsule, name, request.caller)
+            uuid = await self._committer.commit(capsule, str(repository), tag or "", request.caller, over)
         except AskosError as error:
-            failure = error.message
+            await over(error.message)
             raise
-        finally:
-            await self._containers.store.note_action(capsule.uuid, action(request, "commit"), started_us, failure)
         return json_response({"uuid": uuid}, 202)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from askos.api import archives, schemas, sessions
+from askos.api import action_schemas, archives, schemas, sessions
 from askos.api.action_log import ActionLog
 from askos.api.archives import Archives
 from askos.api.attachments import Attachments
@@ -57,32 +57,32 @@ def routes(h: Handlers) -> list[Route]:
         Route("POST", f"{one}/kill", h.lifecycle.kill, "Send a signal", 202, "Null", schemas.KILL_QUERY,
               PARAMETER_BODY),
         Route("POST", f"{one}/rebuild", h.lifecycle.rebuild, "Begin anew, perhaps from another image", 202, "Null",
-              schemas.REBUILD_QUERY, PARAMETER_BODY),
+              action_schemas.REBUILD_QUERY, PARAMETER_BODY),
         # -- what it is
         Route("POST", f"{one}/resize_container", h.updates.resize_container, "Change cpu or memory", 202, "Container",
               body=h.updates.schema, since=Version(1, 19)),
         Route("POST", f"{one}/rename", h.updates.rename, "Give it another name", 200, "Container",
-              schemas.RENAME_QUERY, PARAMETER_BODY, until=Version(1, 13)),
+              action_schemas.RENAME_QUERY, PARAMETER_BODY, until=Version(1, 13)),
         Route("POST", f"{one}/network_attach", h.attachments.attach, "Plug it into one more network", 200, "Null",
-              schemas.NETWORK_ATTACH_QUERY, PARAMETER_BODY, since=Version(1, 8)),
+              action_schemas.NETWORK_ATTACH_QUERY, PARAMETER_BODY, since=Version(1, 8)),
         Route("POST", f"{one}/network_detach", h.attachments.detach, "Unplug it from a network", 202, "Null",
-              schemas.NETWORK_DETACH_QUERY, PARAMETER_BODY, since=Version(1, 6)),
+              action_schemas.NETWORK_DETACH_QUERY, PARAMETER_BODY, since=Version(1, 6)),
         Route("GET", f"{one}/network_list", h.attachments.list, "List its networks", 200, "ContainerNetworks",
               since=Version(1, 13)),
         Route("POST", f"{one}/add_security_group", h.attachments.add_group, "Add a security group", 202, "Null",
-              schemas.NAME_QUERY, PARAMETER_BODY, until=Version(1, 14)),
+              action_schemas.NAME_QUERY, PARAMETER_BODY, until=Version(1, 14)),
         Route("POST", f"{one}/remove_security_group", h.attachments.remove_group, "Take a security group away", 202,
-              "Null", schemas.NAME_QUERY, PARAMETER_BODY, until=Version(1, 14)),
+              "Null", action_schemas.NAME_QUERY, PARAMETER_BODY, until=Version(1, 14)),
         # -- what is inside
         Route("GET", f"{one}/logs", h.inside.logs, "Read the log", 200, "Text", schemas.LOGS_QUERY),
-        Route("GET", f"{one}/top", h.inside.top, "List its processes", 200, "Processes", schemas.TOP_QUERY),
+        Route("GET", f"{one}/top", h.inside.top, "List its processes", 200, "Processes", action_schemas.TOP_QUERY),
         Route("GET", f"{one}/stats", h.inside.stats, "What it uses now", 200, "ContainerStats"),
         Route("POST", f"{one}/execute", h.inside.execute, "Run a command inside", 200, "Executed",
               schemas.EXECUTE_QUERY, PARAMETER_BODY),
         Route("POST", f"{one}/execute_resize", h.inside.execute_resize, "Resize the terminal of an exec", 200, "Null",
-              schemas.EXECUTE_RESIZE_QUERY, PARAMETER_BODY),
+              action_schemas.EXECUTE_RESIZE_QUERY, PARAMETER_BODY),
         Route("GET", f"{one}/attach", h.inside.attach, "A URL for its own streams", 200, "Text", schemas.EMPTY_QUERY),
-        Route("POST", f"{one}/resize", h.inside.resize, "Resize its terminal", 200, "Null", schemas.SIZE_QUERY,
+        Route("POST", f"{one}/resize", h.inside.resize, "Resize its terminal", 200, "Null", action_schemas.SIZE_QUERY,
               PARAMETER_BODY),
         Route("GET", f"{one}/get_archive", h.archives.get, "Copy files out of it", 200, "Archive"),
         Route("POST", f"{one}/put_archive", h.archives.put, "Copy files into it", 200, "Null",
@@ -92,7 +92,7 @@ def routes(h: Handlers) -> list[Route]:
         Route("PUT", f"{native}/archive", h.archives.stream_in, "Copy files into a container, as a stream", 204,
               native=True, query=schemas.PATH_QUERY),
         Route("POST", f"{one}/commit", h.commits.commit, "Make an image of it", 202, "Committed",
-              schemas.COMMIT_QUERY, PARAMETER_BODY),
+              action_schemas.COMMIT_QUERY, PARAMETER_BODY),
         # -- what was asked of it
         Route("GET", f"{one}/container_actions", h.log.list, "What was asked of it", 200, "ContainerActions"),
         Route("GET", f"{one}/container_actions/{{request_id}}", h.log.show, "One of these, with its events", 200,

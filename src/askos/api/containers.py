@@ -81,11 +81,13 @@ class Containers:
         name, spec = create.spec_of(body, request.version, caller, self._zones, self.limits)
         groups = await self.lookups.groups(body.get("security_groups"), caller)
         nets = await self.lookups.nets(body.get("nets"), caller)
-        await self.lookups.check_image(spec.containers[0].image, spec.containers[0].image_driver, caller)
+        image_uuid = await self.lookups.image(spec.containers[0].image, spec.containers[0].image_driver, caller)
         registry = await self.lookups.registry(body.get("registry"), caller)
         mounts = await self.lookups.mounts(body.get("mounts"), caller)
         await self.lookups.check_host(spec.placement.host)
-        container = msgspec.structs.replace(spec.containers[0], mounts=mounts.mounts, registry_uuid=registry)
+        container = msgspec.structs.replace(
+            spec.containers[0], mounts=mounts.mounts, registry_uuid=registry, image_uuid=image_uuid
+        )
         run = schemas.boolean(request.query.get("run"), False)
         new = NewCapsule(
             uuid=str(uuid.uuid4()),

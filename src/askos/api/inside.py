@@ -44,6 +44,8 @@ class Inside:
         }
         if not arguments["stdout"] and not arguments["stderr"]:
             raise invalid_query("stderr", query["stderr"], "with stdout left out too there is nothing to read")
+        if arguments["since_us"] == 0:
+            raise invalid_query("since", query["since"], "it is no time; leave it out to read from the begin")
         capsule = await self._containers.find(request, "logs")
         state.check("logs", capsule)
         if capsule.placement.host_uuid is None:

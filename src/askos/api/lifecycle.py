@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 
 import msgspec
@@ -71,14 +72,16 @@ class Lifecycle:
             return await self._wish(request, "kill", "stopped", "killing", timeout_s=0)
         capsule = await self._containers.find(request, "kill")
         state.check("kill", capsule)
-        started_us, failure = self._clock(), None
+        logged = await self._store.begin_action(capsule.uuid, action(request, "kill"))
+        failure: str | None = "It was broken off."
         try:
             await self._containers.call(capsule, "signal", {"signal": number}, SIGNAL_TIMEOUT_S)
+            failure = None
         except AskosError as error:
             failure = error.message
             raise
         finally:
-            await self._store.note_action(capsule.uuid, action(request, "kill"), started_us, failure)
+            await asyncio.shield(self._store.end_action(logged, failure))
         return raw_json(b"null", 202)
 
     async def rebuild(self, request: Request) -> web.Response:
@@ -89,15 +92,17 @@ class Lifecycle:
             title = "Invalid input for image_driver, it should be within the image drivers list"
             raise ApiError(400, title, code="container.validation-error")
         capsule = await self._containers.find(request, "rebuild")
-        driver = driver or capsule.spec.containers[0].image_driver
-        if image:
+        old = capsule.spec.containers[0]
+        changes: dict[str, str] = {}
+        if image or driver not in (None, old.image_driver):
+            image, driver = image or old.image, driver or old.image_driver
             create.check_image("image", image, driver)
-            await self._containers.lookups.check_image(image, driver, request.caller)
+            found = await self._containers.lookups.image(image, driver, request.caller)
+            changes = {"image": image, "image_driver": driver, "image_uuid": found}
 
         def change(now: Capsule) -> tuple[CapsuleSpec, Wish]:
             state.check("rebuild", now)
-            before = now.spec.containers[0]
-            container = msgspec.structs.replace(before, image=image or before.image, image_driver=driver)
+            container = msgspec.structs.replace(now.spec.containers[0], **changes)
             return msgspec.structs.replace(now.spec, containers=[container]), state.rebuilt(now, self._clock())
 
         await self._store.update_capsule(capsule.uuid, change, action=action(request, "rebuild"))

@@ -31,8 +31,9 @@ SECRET = "mounts"  # noqa: S105 - a name
 FindRegistry = Callable[[str, Caller], Awaitable[str]]
 """The uuid of a registry, by uuid or name, within what the caller may use. NotFoundError; ConflictError."""
 
-FindImage = Callable[[str, Caller], Awaitable[None]]
-"""Whether the image service has an image, by uuid or name, that the caller may use. NotFoundError."""
+FindImage = Callable[[str, Caller], Awaitable[str]]
+"""The uuid of an active image of the image service, by uuid or name, that the caller may use. NotFoundError;
+ConflictError."""
 
 
 class Mounts(NamedTuple):
@@ -153,14 +154,15 @@ class Lookups:
             raise invalid_field("registry", ident, "this cloud keeps no registries; leave it out")
         return await self._registries(ident, caller)
 
-    async def check_image(self, image: str, driver: str, caller: Caller) -> None:
-        """A 400 for an image of the image service that is not there. Those of registries are found by hosts."""
+    async def image(self, image: str, driver: str, caller: Caller) -> str:
+        """The uuid of an image of the image service; a 400 when it is not there. Those of registries are found by
+        hosts, and have none."""
         if driver != "glance":
-            return
+            return ""
         if self._images is None:
             raise invalid_field("image_driver", driver, "this cloud has no image service; use docker or leave it out")
         try:
-            await self._images(image, caller)
+            return await self._images(image, caller)
         except NotFoundError as error:
             raise ApiError(400, error.message, code="container.image-not-found") from error
 

@@ -123,7 +123,8 @@ def _check_domain(domain: str) -> None:
     """Raises a 400 for what images cannot be named by."""
     try:
         # A domain without dot or port is read as a part of the name, unless it is localhost: pulls would go elsewhere.
-        fits = re.search(r"[.:]|^localhost$", domain) is not None and normalise(f"{domain}/image").startswith(domain)
+        told = "/" not in domain and re.search(r"[.:]|^localhost$", domain) is not None
+        fits = told and bool(normalise(f"{domain}/image"))
     except InvalidError:
         fits = False
     if not fits:

@@ -1,4 +1,4 @@
-"""`askos start`, `stop`, `restart`, `kill`, `rm` and `wait`: each for several containers.
+"""`askos start`, `stop`, `restart`, `pause`, `unpause`, `kill`, `rm` and `wait`: each for several containers.
 
 The requests go out first and are waited for afterwards, so that stopping ten containers takes as long as
 stopping the slowest.
@@ -82,6 +82,22 @@ def restart(names: tuple[str, ...], timeout_s: int | None, no_wait: bool) -> Non
     )
 
 
+@click.command(cls=base.Command, examples=["askos pause web"])
+@no_wait_option
+@names_argument
+def pause(names: tuple[str, ...], no_wait: bool) -> None:
+    """Let all processes of containers stand still, until `askos unpause`."""
+    _all(names, "pause", ask=lambda c, n: c.act(n, "pause"), judge=_paused, within_s=MARGIN_S, no_wait=no_wait)
+
+
+@click.command(cls=base.Command, examples=["askos unpause web"])
+@no_wait_option
+@names_argument
+def unpause(names: tuple[str, ...], no_wait: bool) -> None:
+    """Let the processes of paused containers go on."""
+    _all(names, "unpause", ask=lambda c, n: c.act(n, "unpause"), judge=_unpaused, within_s=MARGIN_S, no_wait=no_wait)
+
+
 @click.command(cls=base.Command, examples=["askos kill web", "askos kill -s HUP web"])
 @click.option("-s", "--signal", "signal_name", default="KILL", metavar="SIGNAL", help="Name or number (KILL).")
 @names_argument
@@ -130,7 +146,12 @@ def wait(names: tuple[str, ...]) -> None:
 
 
 Judge = Callable[[str, Container | None], None]
-BEGUN = {"stop": lambda c: c["status"] == "Running", "remove": lambda c: c["status"] != "Error"}
+BEGUN = {
+    "stop": lambda c: c["status"] == "Running",
+    "pause": lambda c: c["status"] == "Running",
+    "unpause": lambda c: c["status"] == "Paused",
+    "remove": lambda c: c["status"] != "Error",
+}
 """What a container must not be any more when a verb is done; see `Containers.settle`."""
 
 
@@ -177,6 +198,16 @@ def _started(name: str, container: Container | None) -> None:
 def _stopped(name: str, container: Container | None) -> None:
     if container is not None and container["status"] in {"Running", "Error"}:
         raise ClientError(_failed("stop", name, container))
+
+
+def _paused(name: str, container: Container | None) -> None:
+    if container is not None and container["status"] != "Paused":
+        raise ClientError(_failed("pause", name, container))
+
+
+def _unpaused(name: str, container: Container | None) -> None:
+    if container is not None and container["status"] in {"Paused", "Error"}:
+        raise ClientError(_failed("unpause", name, container))
 
 
 def _removed(name: str, container: Container | None) -> None:

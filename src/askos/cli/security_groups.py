@@ -164,7 +164,7 @@ def rule() -> None:
 @click.option("--egress", is_flag=True, help="For what leaves the containers, not for what arrives.")
 @click.argument("name", metavar="GROUP", shell_complete=complete_groups)
 def add_rule(
-    name: str, port: str | None, protocol: str | None, cidr: str | None, group: str | None, egress: bool
+    *, name: str, port: str | None, protocol: str | None, cidr: str | None, group: str | None, egress: bool
 ) -> None:
     """Let something through, and print the rule's id. It holds at once, also for containers that run."""
     body: dict[str, Any] = {"direction": "egress" if egress else "ingress", "ethertype": "IPv4"}

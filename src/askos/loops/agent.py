@@ -21,6 +21,7 @@ from askos.loops.containers import ContainerWorker
 from askos.loops.cores import Cores
 from askos.loops.health import HealthChecks
 from askos.loops.image_rights import ImageRights
+from askos.loops.service_images import ServiceImages
 from askos.loops.pod_work import PodTools
 from askos.loops.pods import PodWorker
 from askos.loops.probes import Prober, runner
@@ -71,6 +72,7 @@ class Agent:
         self.send = send
         self.clock = clock
         self.image_rights = image_rights or ImageRights(None)
+        self.service_images = ServiceImages(runtime, self.image_rights)
         self.workers: dict[str, Worker] = {}
         self.synced = asyncio.Event()
         self.starts = asyncio.Semaphore(parallel_starts)
@@ -281,6 +283,9 @@ class Agent:
                 _log.info("removed a leftover: %s", removed)
             for uuid in await self.runtime.capsule_groups() - set(self.workers):
                 await _tried(self.runtime.discard_group(uuid))
+        used = {spec.image_uuid for w in self.workers.values() for spec in w.assignment.spec.containers}
+        for removed in await self.service_images.collect(used):
+            _log.info("removed an image that no capsule uses here: %s", removed)
         live = await self.runtime.observe()
         await self.network.collect({s.id for s in live[0] if s.ready}, self._networks())
         for folder in self.log_root.iterdir() if self.log_root.is_dir() else ():

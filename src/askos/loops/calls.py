@@ -67,6 +67,8 @@ class Calls:
             "image_pull": images.pull,
             "image_import": images.import_,
             "image_remove": images.remove,
+            "image_wants": agent.service_images.wants,
+            "image_supply": images.supply(agent.service_images),
             "volume_remove": self._volume_remove,
             "network_state": self._network_state,
             **ContainerCalls(agent, self._usage, upload_root).methods,

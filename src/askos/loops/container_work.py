@@ -12,7 +12,6 @@ import msgspec
 
 from askos.model.capsules import Assignment
 from askos.model.errors import AskosError, InvalidError, NotFoundError, RuntimeFailedError
-from askos.model.images import normalise
 from askos.plan import pull_secrets, reconcile
 from askos.plan.reconcile import Health
 from askos.ports import runtime as rt
@@ -49,7 +48,7 @@ class ContainerWork:
         seen = self._agent.look(a.capsule_uuid)
         if a.wish.state in ("created", "running", "paused"):
             (sandboxes, containers), image = await asyncio.gather(
-                seen, self._agent.image(a, normalise(a.spec.containers[0].image))
+                seen, self._agent.image(a, reconcile.image_ref(a))
             )
         else:
             (sandboxes, containers), image = await seen, None
@@ -142,7 +141,11 @@ class ContainerWork:
         return None
 
     async def _pull(self, a: Assignment, ref: str) -> None:
-        """Fetch the image with each log-in that fits, or without one."""
+        """Fetch the image: from the image service, or from its registry with each log-in that fits, or without one."""
+        spec = a.spec.containers[0]
+        if spec.image_driver == "glance":
+            await self._agent.service_images.fetch(spec.image_uuid, a.project_id)
+            return
         runtime, rights = self._agent.runtime, self._agent.image_rights
         names = [REGISTRY] if REGISTRY in a.content.secrets else []
         found = pull_secrets.credentials(a.content, names, ref)
@@ -319,7 +322,7 @@ def container_config(a: Assignment, action: reconcile.CreateContainer, hosts_fil
         name=spec.name,
         run=action.run,
         attempt=action.attempt,
-        image_ref=normalise(spec.image),
+        image_ref=reconcile.image_ref(a),
         image_id=action.image_id,
         entrypoint=spec.entrypoint,
         command=spec.command,

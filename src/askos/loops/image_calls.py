@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from askos.model.errors import InvalidError, NotFoundError, UnavailableError
+from askos.loops.service_images import CutOffError, ServiceImages
+from askos.model.errors import NotFoundError, UnavailableError
 from askos.model.images import normalise
 from askos.ports import runtime as rt
 from askos.ports.calls import Frame, HostCall
@@ -46,6 +49,21 @@ class ImageCalls:
 
     async def import_(self, call: HostCall) -> list[str]:
         """Import the archive that comes as data frames. Result: the references made."""
+        async with self._archive(call) as path:
+            ref = call.arguments.get("ref")
+            return await self._runtime.import_image(path, normalise(ref) if ref else None)
+
+    def supply(self, images: ServiceImages) -> Callable[[HostCall], Awaitable[None]]:
+        """The handler that brings images of the image service: see `ServiceImages.supply`."""
+
+        async def supply(call: HostCall) -> None:
+            await images.supply(call, self._archive)
+
+        return supply
+
+    @asynccontextmanager
+    async def _archive(self, call: HostCall) -> AsyncIterator[str]:
+        """The path of a file with what comes as data frames. CutOffError when that has no end."""
         self._uploads.mkdir(parents=True, exist_ok=True)
         path = self._uploads / f"{os.urandom(8).hex()}.tar"
         try:
@@ -58,9 +76,8 @@ class ImageCalls:
                         complete = True
                         break
             if not complete:
-                raise InvalidError("Cannot import the image: the upload was cut off.")
-            ref = call.arguments.get("ref")
-            return await self._runtime.import_image(str(path), normalise(ref) if ref else None)
+                raise CutOffError("Cannot import the image: the upload was cut off.")
+            yield str(path)
         except OSError as error:
             raise UnavailableError(
                 f"Cannot keep the archive on the host: {(error.strerror or str(error)).lower()}. "

@@ -2,7 +2,8 @@
 
 Without this, naming another project's private image would be enough to run it, wherever that project has run it
 before. Noted are pairs of repository and image id: the same layers may be public under another name. Images that
-were on the host before (imported, or fetched without a login) are for all.
+were on the host before (imported, or fetched without a login) are for all; those of the image service are only for
+projects that have asked it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import os
 from pathlib import Path
 
 import msgspec
+
+from askos.model.images import is_of_service
 
 _log = logging.getLogger(__name__)
 
@@ -35,7 +38,13 @@ class ImageRights:
     def may_use(self, ref: str, image_id: str, project_id: str) -> bool:
         """Whether a project may use an image without fetching it anew. `ref`: normalised."""
         projects = self._projects.get(_key(ref, image_id))
-        return projects is None or project_id in projects
+        if projects is None:
+            return not is_of_service(ref)
+        return project_id in projects
+
+    def noted(self, ref: str, image_id: str) -> bool:
+        """Whether anything is noted of an image: it was fetched, and not only brought under this name by somebody."""
+        return _key(ref, image_id) in self._projects
 
     def belongs_to(self, ref: str, image_id: str, project_id: str) -> bool:
         """Whether an image is not for all, and this project is among those that may use it. `ref`: normalised."""

@@ -123,6 +123,8 @@ class ContainerSpec(msgspec.Struct, frozen=True):
     registry_uuid: str | None = None
     """Whose log-in is used for the pull."""
     image_driver: Literal["docker", "glance"] = "docker"
+    image_uuid: str = ""
+    """With the driver glance: the image of the image service that `image` named when the user said it."""
 
 
 class CapsuleSpec(msgspec.Struct, frozen=True):

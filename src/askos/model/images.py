@@ -20,6 +20,7 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
 _ID = re.compile(r"(?:sha256:)?[0-9a-f]{64}")
 _LONGEST = 255
 DEFAULT_DOMAIN = "docker.io"
+SERVICE_DOMAIN = "images.askos.internal"
 
 
 def is_image_id(text: str) -> bool:
@@ -57,6 +58,16 @@ def normalise(ref: str) -> str:
     if len(domain) + 1 + len(path) > _LONGEST:
         raise _invalid(ref, f"the name is longer than {_LONGEST} characters")
     return f"{domain}/{path}@{digest}" if digest else f"{domain}/{path}:{tag or 'latest'}"
+
+
+def of_service(image_uuid: str) -> str:
+    """The name under which hosts keep an image of the image service. No registry has that address."""
+    return f"{SERVICE_DOMAIN}/{image_uuid}:latest"
+
+
+def is_of_service(ref: str) -> bool:
+    """Whether a normalised name is one of `of_service`."""
+    return ref.startswith(f"{SERVICE_DOMAIN}/")
 
 
 def at_registry(ref: str, domain: str) -> str:

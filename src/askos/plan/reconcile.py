@@ -19,7 +19,7 @@ from __future__ import annotations
 import msgspec
 
 from askos.model.capsules import Assignment, CapsuleState, RestartPolicy
-from askos.model.images import normalise
+from askos.model.images import normalise, of_service
 from askos.plan import backoff
 from askos.plan.container_report import hostname
 from askos.plan.container_report import ordered as _ordered
@@ -77,6 +77,7 @@ __all__ = [
     "UpdateLimits",
     "decide",
     "hostname",
+    "image_ref",
     "shares",
     "wants_restart",
     "wants_volumes",
@@ -108,6 +109,12 @@ def wants_volumes(a: Assignment) -> bool:
 def shares(cpu: float) -> int:
     """The kernel's shares for Zun's number of CPUs."""
     return max(2, int(1024 * cpu))
+
+
+def image_ref(a: Assignment) -> str:
+    """The name of the container's image on hosts."""
+    spec = a.spec.containers[0]
+    return of_service(spec.image_uuid) if spec.image_driver == "glance" else normalise(spec.image)
 
 
 def _decide(assignment: Assignment, seen: Observed, trouble: Trouble | None, now_us: int) -> Decision:
@@ -403,7 +410,7 @@ def _ever_started(a: Assignment) -> bool:
 def _pull(a: Assignment, seen: Observed) -> PullImage | None:
     spec = a.spec.containers[0]
     if spec.image_pull_policy == "always" and seen.pulled != a.wish.generation:
-        return PullImage(normalise(spec.image))
+        return PullImage(image_ref(a))
     if seen.image is None:
-        return PullImage(normalise(spec.image))
+        return PullImage(image_ref(a))
     return None

@@ -360,9 +360,10 @@ class Runtime(Protocol):
         """Fetch an image. Raises NotFoundError when the registry has none (or, without a good credential, does not
         say), UnavailableError when no registry answers, RuntimeFailedError otherwise."""
 
-    async def import_image(self, path: str, ref: str | None = None) -> list[str]:
+    async def import_image(self, path: str, ref: str | None = None, *, rename: bool = False) -> list[str]:
         """Load a tar archive (OCI layout or docker save; also gzipped) from a local path; `ref` names it where the
-        archive names none. Returns the references made. InvalidError for anything else."""
+        archive names none. With `rename` the archive must hold one image, which gets the name `ref` and no other.
+        Returns the references made. InvalidError for anything else."""
 
     async def remove_image(self, ref: str) -> None:
         """Remove an image by reference or id."""

@@ -187,8 +187,11 @@ class Store(Protocol):
     async def actions(self, uuid: str) -> list[Action]:
         """What was asked of a container, the newest first."""
 
-    async def note_action(self, uuid: str, action: NewAction, start_us: int, failure: str | None) -> None:
-        """Log an action that made no wish, and is over; nothing when the container has gone meanwhile."""
+    async def begin_action(self, uuid: str, action: NewAction) -> int | None:
+        """Log an action that makes no wish; its number for `end_action`. None when the container has gone."""
+
+    async def end_action(self, number: int | None, failure: str | None) -> None:
+        """Log how it went; nothing when the container has gone meanwhile."""
 
     async def unplaced(self) -> list[str]:
         """Uuids of capsules that have a wish but neither a host nor a placement failure."""

@@ -30,7 +30,7 @@ def test_run_sends_what_was_asked_for(askos, cloud, tmp_path, monkeypatch):
     file.write_text("# comment\n\nA=from file\nB=b=c\nHERE_ONLY\n")
     monkeypatch.setenv("HERE_ONLY", "yes")
     ran = askos(
-        "run", "-d", "--rm", "--name", "web", "-e", "A=1", "-e", "HERE_ONLY", "-e", "NOT_SET_ANYWHERE",
+        "run", "-d", "--name", "web", "-e", "A=1", "-e", "HERE_ONLY", "-e", "NOT_SET_ANYWHERE",
         "--env-file", str(file), "-w", "/tmp", "-l", "app=web", "-l", "plain", "--cpus", "0.5", "-m", "1g",
         "--hostname", "h1", "--entrypoint", "", "--restart", "on-failure:3", "--pull", "missing", "-t",
         "busybox", "sleep", "5",
@@ -43,9 +43,14 @@ def test_run_sends_what_was_asked_for(askos, cloud, tmp_path, monkeypatch):
             "environment": {"A": "1", "B": "b=c", "HERE_ONLY": "yes"}, "workdir": "/tmp",
             "labels": {"app": "web", "plain": ""}, "cpu": 0.5, "memory": "1024", "hostname": "h1",
             "restart_policy": {"Name": "on-failure", "MaximumRetryCount": "3"},
-            "image_pull_policy": "ifnotpresent", "tty": True, "auto_remove": True,
+            "image_pull_policy": "ifnotpresent", "tty": True,
         }
     ]  # fmt: skip
+    assert askos("run", "-d", "--rm", "--name", "short", "busybox", "sleep", "5").code == 0
+    assert cloud.bodies[1] == {"image": "busybox", "name": "short", "command": ["sleep", "5"], "auto_remove": True}
+    refused = askos("run", "--rm", "--restart", "always", "busybox")
+    assert (refused.code, len(cloud.bodies)) == (2, 2)
+    assert "--rm and --restart exclude each other" in refused.err
 
 
 def test_an_unknown_image_is_one_line_and_125(askos):

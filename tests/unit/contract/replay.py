@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from askos.model.capsules import CapsuleReport, CapsuleState, ContainerReport, Report
+from askos.model.errors import InvalidError, NotFoundError
 from askos.ports.calls import Frame
 
 from ..cloud import HOST, Answer, Cloud, facts
@@ -25,8 +26,14 @@ STATES: dict[str, CapsuleState] = {
     "Created": "created", "Running": "running", "Stopped": "exited", "Error": "error", "Restarting": "restarting",
     "Paused": "paused",
 }  # fmt: skip
-BEFORE = {"twin1": ("twin", "Created"), "twin2": ("twin", "Created"), "zero": ("zero", "Stopped")}
-"""Containers made before a conversation: name and status, where these are not the word itself and Running."""
+RANGES = {"net1": "10.77.0.0/24", "net2": "10.88.0.0/24", "net3": "10.99.3.0/24"}
+BEFORE: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "twin1": ("twin", "Created", {}), "twin2": ("twin", "Created", {}), "zero": ("zero", "Stopped", {}),
+    "failing": ("failing", "Running", {}), "downhost": ("downhost", "Running", {}),
+    "q1": ("q1", "Running", {"memory": "128", "cpu": 0.1}),
+    **{f"list{n}": (f"list-{n}", "Created", {"memory": "64"}) for n in range(5)},
+}  # fmt: skip
+"""Containers made before a conversation: name, status and fields."""
 _ANY = re.compile(r"\{[\w.#:-]+\}")
 
 
@@ -44,6 +51,7 @@ class Call(msgspec.Struct):
     headers: dict[str, str | None] = {}
     shape: Any = msgspec.UNSET
     becomes: str | None = None
+    meanwhile: dict[str, str] = {}
 
 
 class Outcome(NamedTuple):
@@ -93,7 +101,7 @@ class Replay:
         await self.cloud.store.register_host(facts(), "nova")
         for name in ("net1", "net2", "net3"):
             net = await self._neutron("networks", "network", {"name": name})
-            subnet = {"network_id": net["id"], "ip_version": 4, "cidr": f"10.77.{name[-1]}.0/24"}
+            subnet = {"network_id": net["id"], "ip_version": 4, "cidr": RANGES[name]}
             await self._neutron("subnets", "subnet", subnet)
             self.names[f"{{{name}.id}}"] = net["id"]
         port = await self._neutron("ports", "port", {"network_id": self.names["{net2.id}"]})
@@ -101,18 +109,22 @@ class Replay:
         for name, project in (("vol1", "demo"), ("vol2", "demo"), ("vol.other", "other")):
             volume = await self.cloud.volumes.create(project, "ann", name, 1, multiattach=False)
             self.names[f"{{{name}}}"] = self.names[f"{{{name}.id}}"] = volume.uuid
-        told: set[str] = set()
+        group = await self._neutron("security-groups", "security_group", {"name": "web-sg"})
+        self.names["{sg.web}"] = group["id"]
+        await self.cloud.networking.ensure_external()
+        made: set[str] = set()
         for call in calls:
-            asked = call.ask + ("" if call.body is msgspec.UNSET else json.dumps(call.body))
-            for found in _ANY.findall(asked):
-                if found.endswith(".uuid}") and found not in told and found not in self.names:
-                    self.names[found] = await self._made_before(found[1:-1].rpartition(".")[0])
-            told.update(_ANY.findall(json.dumps([call.headers, None if call.shape is msgspec.UNSET else call.shape])))
+            made.update(_ANY.findall(call.headers.get("location") or ""))
+        shapes = json.dumps([None if c.shape is msgspec.UNSET else c.shape for c in calls])
+        asked = json.dumps([(c.ask, None if c.body is msgspec.UNSET else c.body) for c in calls])
+        for found in sorted({*_ANY.findall(asked), *_ANY.findall(shapes)}):
+            if found[1:-6] in BEFORE and found not in made:
+                self.names[found] = await self._made_before(found[1:-6])
 
     async def _made_before(self, name: str) -> str:
         """A container that was there when the conversation began."""
-        shown, status = BEFORE.get(name, (name.replace("#", "-"), "Running"))
-        uuid = await self.cloud.create(str(TOKENS["demo"]), name=shown, run=status != "Created")
+        shown, status, fields = BEFORE[name]
+        uuid = await self.cloud.create(str(TOKENS["demo"]), name=shown, run=status != "Created", **fields)
         await self._reach(uuid, status)
         return uuid
 
@@ -128,6 +140,10 @@ class Replay:
         method, _, path = self._filled(call.ask).partition(" ")
         if call.becomes is not None:
             await self._reach(path.split("?")[0].rsplit("/", 1)[-1], call.becomes)
+        for name, status in call.meanwhile.items():
+            await self._reach(self.names[name], status)
+        if "forced_down=" in path:  # a host that is down answers nothing
+            self.cloud.calls.answers = {} if "=True" in path else dict(ANSWERS)
         more: dict[str, Any] = {}
         if call.body is not msgspec.UNSET:
             more["data"] = self._filled(json.dumps(call.body)).encode()
@@ -153,6 +169,9 @@ class Replay:
         if not capsules:
             return
         (capsule,) = capsules
+        if status == "Error without a host":
+            await self.cloud.store.place(ident, lambda _c, _l: None, "There are not enough hosts available.")
+            return
         if capsule.placement.host_uuid is None:
             await self.cloud.place(ident)
             (capsule,) = await self.cloud.store.capsules_by_uuid([ident])
@@ -164,6 +183,9 @@ class Replay:
             else:
                 await report(self.cloud, ident, *(running(n) for n in names))
             return
+        if gone and capsule.wish.state != "deleted":
+            await self._reach(ident, "Stopped")  # then auto_remove has it deleted
+            (capsule,) = await self.cloud.store.capsules_by_uuid([ident])
         state = STATES.get(status, "none")
         container = ContainerReport(
             "main", "running" if state == "running" else "exited" if state == "exited" else "waiting",
@@ -209,7 +231,10 @@ class Replay:
             value = answer.headers.get(name)
             if name == "content-type" and value is not None:
                 value = value.partition(";")[0]
-            if wanted == "*":
+            if name == "x-openstack-request-id" and wanted is not None:
+                self.names[wanted] = (value or "").removeprefix("req-")
+                same = value is not None
+            elif wanted == "*":
                 same = value is not None
             elif name == "location" and wanted is not None:
                 same = self._fits(wanted, value or "")
@@ -242,6 +267,8 @@ class Replay:
             for key in ("uuid", "id"):
                 if is_name(call.shape.get(key)) and isinstance(answer.body.get(key), str):
                     self.names.setdefault(call.shape[key], answer.body[key])
+        if wanted := call.headers.get("x-openstack-request-id"):
+            self.names[wanted] = answer.headers.get("X-Openstack-Request-Id", "").removeprefix("req-")
         location = call.headers.get("location")
         if location is not None and (value := answer.headers.get("Location")):
             self._fits(location, value)
@@ -251,21 +278,31 @@ def _words(text: str | None) -> set[str]:
     return {word.strip() for word in (text or "").split(",")} - {"HEAD", "OPTIONS"}
 
 
+def _top(ps_args: str | None) -> dict[str, Any]:
+    if "bad" in (ps_args or ""):
+        raise InvalidError("ps refuses these arguments.")
+    return {"titles": ["PID", "CMD"], "processes": [["1", "sleep"]]}
+
+
+def _get(path: str) -> tuple[list[Frame], Any]:
+    if path == "/no/such":
+        return [], NotFoundError("There is no such file.")
+    told = {"name": "f", "size": 1, "mode": 420, "mtime": "2026-01-01T00:00:00Z", "linkTarget": ""}
+    return [Frame(1, b"a tar archive")], told
+
+
 ANSWERS: dict[str, Any] = {
     "run": {"output": "hello\n", "exit_code": 0},
     "logs": ([Frame(1, b"hello\n")], None),
     "signal": None,
     "resize": None,
-    "top": {"titles": ["PID", "CMD"], "processes": [["1", "sleep"]]},
+    "top": lambda a: _top(a["ps_args"]),
     "container_stats": {
         "cpu_percent": 1.0, "memory_bytes": 1, "memory_limit_bytes": 2, "read_bytes": 3, "write_bytes": 4,
         "rx_bytes": 5, "tx_bytes": 6,
     },
-    "get_archive": lambda _a: (
-        [Frame(1, b"a tar archive")],
-        {"name": "f", "size": 1, "mode": 420, "mtime": "2026-01-01T00:00:00Z", "linkTarget": ""},
-    ),
-    "put_archive": lambda _a: ([], None),
+    "get_archive": lambda a: _get(a["path"]),
+    "put_archive": lambda a: ([], NotFoundError("There is no such folder.") if a["path"] == "/no/such" else None),
     "exec": lambda _a: ([Frame(control={"started": True})], {"exit_code": 0}),
     "attach": lambda _a: ([Frame(control={"started": True})], {"exit_code": 0}),
     "commit": lambda _a: ([], {"id": "sha256:1", "name": "x", "size_bytes": 1}),

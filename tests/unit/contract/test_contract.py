@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ..cloud import open_cloud
-from .differences import KNOWN
+from .differences import KNOWN, NOT_SAID
 from .replay import CONVERSATIONS, Replay
 
 
@@ -19,6 +19,8 @@ async def test_a_conversation_goes_as_with_zun(name: str, template: Path, tmp_pa
         replay = Replay(cloud)
         await replay.prepare(CONVERSATIONS[name])
         for call in CONVERSATIONS[name]:
+            if any(re.fullmatch(pattern, f"{name}: {call.name}") for pattern in NOT_SAID):
+                continue
             outcome = await replay.say(call)
             for difference in outcome.differences:
                 known = [

@@ -60,9 +60,9 @@ async def every(client: Client, known: dict[str, Image]) -> list[Image]:
     return found
 
 
-async def load(client: Client, path: str, ref: str | None, scratch: Path) -> list[str]:
+async def load(client: Client, path: str, ref: str | None, scratch: Path, *, rename: bool = False) -> list[str]:
     """Load an archive; returns when CRI sees the names, so that a container can be made at once."""
-    names = await store.import_archive(client, path, ref, scratch)
+    names = await store.import_archive(client, path, ref, scratch, rename=rename)
     for name, image_id in names.items():
         await seen(client, name, image_id)
     return list(names)

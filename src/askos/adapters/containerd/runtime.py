@@ -329,9 +329,9 @@ class ContainerdRuntime(Living):
             raise RuntimeFailedError(f"Pulled {name}, but it is gone again. It is tried again.")
         return found
 
-    async def import_image(self, path: str, ref: str | None = None) -> list[str]:
+    async def import_image(self, path: str, ref: str | None = None, *, rename: bool = False) -> list[str]:
         """Load a tar archive; see `ports.runtime.Runtime.import_image`."""
-        return await _told(f"load {path}", images.load(self.client, path, ref, self._scratch))
+        return await _told(f"load {path}", images.load(self.client, path, ref, self._scratch, rename=rename))
 
     async def remove_image(self, ref: str) -> None:
         """Remove an image by reference or id."""

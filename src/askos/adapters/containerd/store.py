@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import grpc
+import msgspec
 from google.protobuf import field_mask_pb2
 
 from askos.adapters.containerd.archive import Archive, Blob, Found
@@ -29,15 +30,27 @@ PINNED = {"io.cri-containerd.pinned": "pinned"}
 
 
 async def import_archive(
-    client: Client, path: str, ref: str | None, scratch: Path, labels: dict[str, str] | None = None
+    client: Client,
+    path: str,
+    ref: str | None,
+    scratch: Path,
+    labels: dict[str, str] | None = None,
+    *,
+    rename: bool = False,
 ) -> dict[str, str]:
-    """Load every image of an archive; returns the ids of the images by the names made.
+    """Load every image of an archive; returns the ids of the images by the names made. With `rename` there must be
+    one, and it gets the name `ref` instead of those that the archive says.
 
     Raises InvalidError and RpcError.
     """
     archive = await asyncio.to_thread(Archive, path, scratch)
     with archive:
         found = await asyncio.to_thread(archive.images, ref)
+        if rename and ref is not None:
+            if len(found) != 1:
+                why = f"it holds {len(found)} images, and one is needed"
+                raise InvalidError(f"Could not load an image from {path}: {why}.", "image-archive")
+            found = [msgspec.structs.replace(found[0], names=[ref])]
         names: dict[str, str] = {}
         async with lease(client) as held:
             for image in found:

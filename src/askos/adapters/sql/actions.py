@@ -15,27 +15,36 @@ from askos.model.capsules import Capsule, Report
 _events_of = msgspec.json.Decoder(list[ActionEvent]).decode
 
 
-async def begin(
-    connection: AsyncConnection, capsule_uuid: str, action: NewAction, generation: int, now_us: int
-) -> None:
-    """Note that an action has begun with the wish of this generation."""
-    await connection.execute(insert(container_actions).values(**_row(capsule_uuid, action, generation, now_us)))
+NO_WISH = 1 << 62
+"""The generation of actions that make no wish: no report settles them."""
 
 
-async def note(
-    connection: AsyncConnection,
-    capsule_uuid: str,
-    action: NewAction,
-    *,
-    start_us: int,
-    failure: str | None,
-    now_us: int,
-) -> None:
-    """Note an action that made no wish, and is over."""
-    event = _event(action.action, start_us, now_us, failure)
-    row = _row(capsule_uuid, action, 0, start_us)
-    ended = {"finish_us": now_us, "failed": failure is not None, "events": _text([event])}
-    await connection.execute(insert(container_actions).values(**{**row, **ended}))
+async def begin(connection: AsyncConnection, capsule_uuid: str, action: NewAction, generation: int, now_us: int) -> int:
+    """Note that an action has begun with the wish of this generation; returns its number."""
+    row = {
+        "capsule_uuid": capsule_uuid,
+        "action": action.action,
+        "request_id": action.request_id,
+        "user_id": action.user_id,
+        "project_id": action.project_id,
+        "generation": generation,
+        "start_us": now_us,
+        "failed": False,
+        "events": "[]",
+    }
+    made = await connection.execute(insert(container_actions).values(**row))
+    key: Row[Any] | None = made.inserted_primary_key
+    assert key is not None
+    return int(key[0])
+
+
+async def end(connection: AsyncConnection, number: int, failure: str | None, now_us: int) -> None:
+    """Note the end of an action that makes no wish, if it is still there."""
+    query = select(container_actions).where(container_actions.c.id == number)
+    row = (await connection.execute(query)).first()
+    if row is not None and row.finish_us is None:
+        event = _event(row.action, row.start_us, now_us, failure)
+        await _finish(connection, number, [event], failed=failure is not None, now_us=now_us)
 
 
 async def settle(connection: AsyncConnection, capsule: Capsule, report: Report, now_us: int) -> None:
@@ -76,20 +85,6 @@ async def of(connection: AsyncConnection, capsule_uuid: str) -> list[Action]:
         )
         for row in (await connection.execute(query)).all()
     ]
-
-
-def _row(capsule_uuid: str, action: NewAction, generation: int, start_us: int) -> dict[str, Any]:
-    return {
-        "capsule_uuid": capsule_uuid,
-        "action": action.action,
-        "request_id": action.request_id,
-        "user_id": action.user_id,
-        "project_id": action.project_id,
-        "generation": generation,
-        "start_us": start_us,
-        "failed": False,
-        "events": "[]",
-    }
 
 
 async def _unfinished(

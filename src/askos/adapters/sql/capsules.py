@@ -197,14 +197,19 @@ class CapsuleStore(Base):
         async with self._db.read() as connection:
             return await sql_actions.of(connection, uuid)
 
-    async def note_action(self, uuid: str, action: NewAction, start_us: int, failure: str | None) -> None:
+    async def begin_action(self, uuid: str, action: NewAction) -> int | None:
         """See `ports.store.Store`."""
         async with self._db.write() as connection:
             there = select(capsules.c.uuid).where(capsules.c.uuid == uuid)
-            if (await connection.execute(there)).first() is not None:
-                await sql_actions.note(
-                    connection, uuid, action, start_us=start_us, failure=failure, now_us=self._clock()
-                )
+            if (await connection.execute(there)).first() is None:
+                return None
+            return await sql_actions.begin(connection, uuid, action, sql_actions.NO_WISH, self._clock())
+
+    async def end_action(self, number: int | None, failure: str | None) -> None:
+        """See `ports.store.Store`."""
+        if number is not None:
+            async with self._db.write() as connection:
+                await sql_actions.end(connection, number, failure, self._clock())
 
     async def capsule(self, ident: str, project_id: str | None, kind: Kind, namespace: str | None = None) -> Capsule:
         """See `ports.store.Store`."""

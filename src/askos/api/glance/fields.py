@@ -100,7 +100,11 @@ _FIELDS: dict[str, tuple[str, Callable[[Any], Any]]] = {
 }
 REMOVABLE: dict[str, Any] = {"name": None, "tags": [], "container_format": None, "disk_format": None}
 """Fields that can be taken away, and what is left of them."""
-KNOWN = tuple(_FIELDS)
+
+
+def is_known(field: str) -> bool:
+    """Whether Glance gives it a meaning: it is no property of the user's."""
+    return field in _FIELDS or field in READ_ONLY or field in _RESERVED or field == "id"
 
 
 def new(body: Json, caller: Caller) -> StoredImage:
@@ -145,7 +149,7 @@ def without(image: StoredImage, field: str, caller: Caller) -> StoredImage:
     """The record without one field. ForbiddenError; ConflictError when it has no such."""
     if field in REMOVABLE:
         return with_field(image, field, REMOVABLE[field], caller)
-    if field in _FIELDS or field in READ_ONLY or field in _RESERVED or field == "id":
+    if is_known(field):
         raise ForbiddenError(f"Property {field} may not be removed.")
     if field not in image.properties:
         raise ConflictError(f"Property {field} does not exist.")

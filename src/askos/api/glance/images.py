@@ -204,8 +204,7 @@ def _apply(ask: Ask, image: StoredImage, what: str, path: list[str], value: Any)
         if not ask.caller.is_admin or not isinstance(value, str) or not 0 < len(value) <= 64:
             raise ForbiddenError("Attribute 'owner' can be changed by administrators alone, to the id of a project.")
         return msgspec.structs.replace(image, project_id=value)
-    known = field in fields.KNOWN or field in fields.READ_ONLY
-    if what == "replace" and not known and field not in image.properties:
+    if what == "replace" and not fields.is_known(field) and field not in image.properties:
         raise ConflictError(f"Property {field} does not exist.")
     return fields.with_field(image, field, value, ask.caller)
 
