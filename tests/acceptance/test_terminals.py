@@ -3,8 +3,9 @@ our own."""
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from urllib.parse import urlsplit
 
 import websocket
@@ -22,17 +23,22 @@ def shell(cloud: Cloud, **fields: object) -> str:
     return cloud.running(("sh",), interactive=True, tty=True, **fields)
 
 
-def connect(url: str) -> websocket.WebSocket:
+@contextlib.contextmanager
+def connect(url: str) -> Iterator[websocket.WebSocket]:
     """As python-zunclient does it."""
     parts = urlsplit(url)
-    socket: websocket.WebSocket = websocket.create_connection(
+    socket = websocket.create_connection(
         url,
         skip_utf8_validation=True,
         origin=f"http://{parts.hostname}:{parts.port}",
         subprotocols=["binary", "base64"],
         timeout=30,
     )
-    return socket
+    try:
+        yield socket
+    finally:
+        socket.close()
+        socket.shutdown()  # what the server has closed, close() leaves open
 
 
 def test_run_interactively_with_openstackclient(cloud: Cloud) -> None:
@@ -100,13 +106,13 @@ def test_a_hundred_megabytes_and_not_one_byte_less(cloud: Cloud) -> None:
     command = "sh -c 'head -c 104857600 /dev/zero | tr \"\\\\0\" x; echo end'"
     body = {"command": command, "run": False, "interactive": True}
     answer = cloud.api("POST", f"/v1/containers/{uuid}/execute", body).json()
-    socket = connect(answer["proxy_url"])
-    time.sleep(1)  # a reader who takes a while: the program waits, and nobody keeps it all for him
     count, tail = 0, b""
-    while data := socket.recv():
-        data = data.encode() if isinstance(data, str) else data
-        count += data.count(b"x")
-        tail = (tail + data)[-20:]
+    with connect(answer["proxy_url"]) as socket:
+        time.sleep(1)  # a reader who takes a while: the program waits, and nobody keeps it all for him
+        while data := socket.recv():
+            data = data.encode() if isinstance(data, str) else data
+            count += data.count(b"x")
+            tail = (tail + data)[-20:]
     assert count == 104857600
     assert tail.endswith(b"xend\r\n")
 
@@ -114,18 +120,18 @@ def test_a_hundred_megabytes_and_not_one_byte_less(cloud: Cloud) -> None:
 def test_the_end_from_either_side(cloud: Cloud) -> None:
     uuid = shell(cloud)
     body = {"command": "sh -c 'echo $$ > /pid; exec cat'", "run": False, "interactive": True}
-    socket = connect(cloud.api("POST", f"/v1/containers/{uuid}/execute", body).json()["proxy_url"])
-    socket.send_binary(b"hello\n")
-    assert b"hello" in socket.recv()
-    pid = eventually(lambda: cloud.inside(uuid, "cat /pid")[1].strip(), "it has started")
-    assert cloud.inside(uuid, f"kill -0 {pid}")[0] == 0
-    socket.close()
+    with connect(cloud.api("POST", f"/v1/containers/{uuid}/execute", body).json()["proxy_url"]) as socket:
+        socket.send_binary(b"hello\n")
+        assert b"hello" in socket.recv()
+        eventually(lambda: cloud.inside(uuid, "cat /pid")[0] == 0, "it has started")
+        pid = cloud.inside(uuid, "cat /pid")[1].strip()
+        assert cloud.inside(uuid, f"kill -0 {pid}")[0] == 0
     eventually(lambda: cloud.inside(uuid, f"kill -0 {pid}")[0] != 0, "the process ends with its client")
-    socket = connect(cloud.api("GET", f"/v1/containers/{uuid}/attach").json())
-    socket.send_binary(b"exit\n")
-    opcode, data = socket.recv_data()
-    while opcode != websocket.ABNF.OPCODE_CLOSE:
+    with connect(cloud.api("GET", f"/v1/containers/{uuid}/attach").json()) as socket:
+        socket.send_binary(b"exit\n")
         opcode, data = socket.recv_data()
+        while opcode != websocket.ABNF.OPCODE_CLOSE:
+            opcode, data = socket.recv_data()
     assert (int.from_bytes(data[:2], "big"), data[2:]) == (1000, b"Target closed")
     cloud.wait_for(uuid, "Stopped")
 

@@ -81,6 +81,13 @@ class Host:
         self.wanted = {u: msgspec.structs.replace(a, report=last.get(u, a.report)) for u, a in self.wanted.items()}
         await self.start()
 
+    async def again_after_reboot(self) -> None:
+        """Nothing runs any more, nothing is mounted."""
+        await self.volumes.unmount_all()
+        last = {r.capsule_uuid: r.report for r in self.sent}
+        self.wanted = {u: msgspec.structs.replace(a, report=last.get(u, a.report)) for u, a in self.wanted.items()}
+        await self.start()
+
     async def want(self, a: Assignment) -> None:
         self.wanted[a.capsule_uuid] = a
         self.agent.changed([a])
@@ -390,3 +397,25 @@ async def test_an_image_of_a_container(host: Host, tmp_path: Path) -> None:
     await host.bench.runtime.remove_image("mine:1")
     assert await host.bench.runtime.import_image(str(path), "loaded:1") == ["docker.io/library/loaded:1"]
     await host.bench.runtime.remove_image("loaded:1")
+
+
+async def test_a_limited_disk_over_the_end_of_everything(host: Host) -> None:
+    """As after a reboot: what had been mounted is mounted again before files are carried over."""
+    a = assignment(disk_gib=1)
+    await host.settled(a, "running")
+    bench = host.bench
+    assert mounts.below(bench.containerd.root) != []
+    await host.stop()
+    await bench.containerd.stop()
+    assert mounts.below(bench.containerd.root) == []
+    await bench.containerd.start()
+    await bench.runtime.close()
+    bench.runtime = bench.make_runtime()
+    await bench.runtime.start()
+    await host.again_after_reboot()
+    assert (await host.settled(a, "exited")).containers[0].exit_code is not None
+    a = wished(a, "running", run=2)
+    await host.settled(a, "running")
+    assert "No space left" in await host.run(a, "dd", "if=/dev/zero", "of=/big", "bs=1M", "count=2000")
+    # Work folders of what was killed, as the sweep finds them after every start.
+    await sweep(bench.runtime, bench.containerd.root, bench.containerd.state, bench.containerd.socket)

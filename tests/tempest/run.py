@@ -23,7 +23,9 @@ from tests.tempest.docker_api import docker_api
 
 SUITE = "zun_tempest_plugin.tests.tempest.api"
 VERSIONS = ("1.12", "1.40")
-_LINE = re.compile(r"^\{\d+\} (?P<name>.+?) \[(?P<seconds>[\d.]+)s\] \.\.\. (?P<result>ok|FAILED|SKIPPED)(?:: (?P<why>.*))?$")
+_LINE = re.compile(
+    r"^\{\d+\} (?P<name>.+?) (?:\[(?P<seconds>[\d.]+)s\] )?\.\.\. (?P<result>ok|FAILED|SKIPPED)(?:: (?P<why>.*))?$"
+)
 
 
 class Result(NamedTuple):
@@ -35,8 +37,13 @@ class Result(NamedTuple):
     seconds: float
 
 
-def configuration(cloud: Cloud, folder: Path, version: str) -> str:
-    """tempest.conf, with credentials made for each class."""
+OVERLAPPING = "test_container_network"
+"""It makes a network with the first range that its own project has free, and gives up when another project has that
+one; here all networks share the routing of the hosts. So it runs where no networks are made for the projects."""
+
+
+def configuration(cloud: Cloud, folder: Path, version: str, *, isolated: bool) -> str:
+    """tempest.conf, with credentials made for each class, and if `isolated` a network for each of these."""
     login = cloud.login()
     found = cloud.api("GET", "/networking/v2.0/networks?router:external=true")
     networks = found.json()["networks"] if found.status == 200 else []
@@ -51,7 +58,7 @@ log_file = tempest.log
 lock_path = {folder}/lock
 [auth]
 use_dynamic_credentials = true
-create_isolated_networks = true
+create_isolated_networks = {str(isolated).lower()}
 admin_username = {login.user}
 admin_password = {login.password}
 admin_project_name = {login.project}
@@ -95,10 +102,18 @@ def load_images(cloud: Cloud) -> None:
 
 
 def run(cloud: Cloud, venv: Path, folder: Path, version: str, regex: str) -> list[Result]:
-    """One run, one test at a time. Its log and every request stay in `folder`."""
+    """All of one version, one test at a time. The log and every request stay in `folder`."""
+    results = _run(cloud, venv, folder / "most", version, ["--regex", regex, "--exclude-regex", OVERLAPPING], True)
+    results += _run(cloud, venv, folder / "network", version, ["--regex", f"{regex}.*{OVERLAPPING}"], False)
+    if not results:
+        raise SystemExit(f"askos: tempest ran no test; what it said is in {folder}")
+    return results
+
+
+def _run(cloud: Cloud, venv: Path, folder: Path, version: str, which: list[str], isolated: bool) -> list[Result]:
     for name in ("log", "lock", "bin"):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    (folder / "tempest.conf").write_text(configuration(cloud, folder, version))
+    (folder / "tempest.conf").write_text(configuration(cloud, folder, version, isolated=isolated))
     ping = folder / "bin" / "ping"
     if shutil.which("ping") is None and not ping.exists():
         ping.symlink_to(str(shutil.which("busybox")))
@@ -106,7 +121,7 @@ def run(cloud: Cloud, venv: Path, folder: Path, version: str, regex: str) -> lis
     tempest = str(venv / "bin" / "tempest")
     work = folder / "work"
     subprocess.run([tempest, "init", str(work)], env=env, check=True, capture_output=True, timeout=120)
-    command = [tempest, "run", "--config-file", str(folder / "tempest.conf"), "--serial", "--regex", regex]
+    command = [tempest, "run", "--config-file", str(folder / "tempest.conf"), "--serial", *which]
     results = []
     with (folder / "output.txt").open("w") as kept, subprocess.Popen(
         command, cwd=work, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -117,10 +132,8 @@ def run(cloud: Cloud, venv: Path, folder: Path, version: str, regex: str) -> lis
             kept.flush()
             if found := _LINE.match(line.rstrip()):
                 name = found["name"].replace(f"{SUITE}.", "").split("[")[0]
-                results.append(Result(name, found["result"], found["why"] or "", float(found["seconds"])))
-                print(f"  {version}  {found['result']:8} {name} {found['seconds']} s {found['why'] or ''}", flush=True)
-    if not results:
-        raise SystemExit(f"askos: tempest ran no test; what it said is in {folder}/output.txt")
+                results.append(Result(name, found["result"], found["why"] or "", float(found["seconds"] or 0)))
+                print(f"  {version}  {found['result']:8} {name} {found['why'] or ''}", flush=True)
     return results
 
 
@@ -148,6 +161,9 @@ cloud of their own with identity, networks, volumes and images. `make tempest` r
 
 One configuration cannot exercise all: at 1.12 the classes run at 1.20 and at 1.12, at 1.40 only `TestContainer` runs.
 Zun itself, with Docker and the full set of OpenStack's services, passes 53 at 1.12 and 33 at 1.40.
+
+`test_container_network` runs by itself, without the networks that tempest makes for each project: it gives up when
+another project has the range that it wants, and here all networks share the routing of the hosts.
 
 The suite pulls one image with Docker's own API and looks for Docker's networks: what it needs of that is answered by
 `tests/tempest/docker_api.py`. The images are made from the machine's busybox and curl.

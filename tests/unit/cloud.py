@@ -30,8 +30,10 @@ from askos.adapters.sql.sealing import Sealer
 from askos.adapters.sql.store import SqlStore
 from askos.adapters.sql.volumes import SqlVolumes
 from askos.api.app import Watch, application
+from askos.api.glance.finding import Finder
 from askos.api.glance.routes import routes as glance_routes
 from askos.api.neutron.routes import routes as neutron_routes
+from askos.loops.commits import ImageCommitter
 from askos.model.capsules import CapsuleReport, CapsuleState, ContainerReport, Report
 from askos.model.errors import UnavailableError
 from askos.model.hosts import HostFacts
@@ -116,6 +118,7 @@ class Cloud:
         self.images = SqlImages(database, ImageFolder(image_folder, keep_free=0), clock=self.clock)
         self.calls = FakeHostCalls()
         self.hub = FakeSearch()
+        self.committer = ImageCommitter(self.images, self.calls)
         self.identity = FakeIdentity()
         self.healthy = True
         self.url = ""
@@ -136,6 +139,9 @@ class Cloud:
             admin=self.store,
             volumes=self.volumes,
             networking=self.networking,
+            find_image=Finder(self.images).find,
+            find_images=Finder(self.images).search,
+            committer=self.committer,
             image_search=self.hub,
             calls=self.calls,
             identity=self.identity,

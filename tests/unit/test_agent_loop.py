@@ -548,7 +548,7 @@ async def test_a_restarted_agent_adopts(host: Host) -> None:
         )
     await asyncio.sleep(0.05)
     assert set(host.runtime.containers) == before
-    assert {call[0] for call in host.runtime.calls} <= {"observe", "image"}
+    assert {call[0] for call in host.runtime.calls} <= {"observe", "image", "images"}
 
 
 @pytest.mark.parametrize("verb", ["run_sandbox", "create_container", "start_container", "pull"])

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from askos.model.capsules import Capsule
-from askos.model.errors import ConflictError, InvalidError, NotFoundError
+from askos.model.errors import ConflictError, InvalidError, NotFoundError, UnavailableError
 from askos.ports.calls import Frame
 from askos.ports.network_store import NewSubnet
 
@@ -115,7 +115,7 @@ async def test_rebuild_from_what_cannot_be(cloud: Cloud) -> None:
     uuid = await cloud.in_status(token, "Running")
     (await post(cloud, uuid, "rebuild?image_driver=foo", token)).refused(400, "validation-error")
     (await post(cloud, uuid, "rebuild?image=UPPER", token)).refused(400, "schema-validation-error")
-    (await post(cloud, uuid, "rebuild?image=x&image_driver=glance", token)).refused(400, "schema-validation-error")
+    (await post(cloud, uuid, "rebuild?image=nosuch&image_driver=glance", token)).refused(400, "image-not-found")
     assert (await capsule(cloud, uuid)).wish.generation == 1
 
 
@@ -355,11 +355,44 @@ async def test_resize(cloud: Cloud) -> None:
         (await post(cloud, uuid, f"resize{rest}", token)).refused(400, "schema-validation-error")
 
 
-async def test_commit_without_an_image_service(cloud: Cloud) -> None:
+async def test_what_cannot_be_committed(cloud: Cloud) -> None:
     token = cloud.project()
     uuid = await cloud.in_status(token, "Running")
     (await post(cloud, uuid, "commit", token)).refused(400, "schema-validation-error", "'repository' is a required")
-    (await post(cloud, uuid, "commit?repository=x", token)).refused(400, "schema-validation-error")
+    (await post(cloud, uuid, "commit?repository=a%0Ab", token)).refused(400, "invalid")
+    assert (await cloud.ask("GET", "/image/v2/images", token)).body["images"] == []
+
+
+async def test_a_commit_fills_an_image(cloud: Cloud) -> None:
+    token = cloud.project()
+    uuid = await cloud.in_status(token, "Running")
+    pieces = [Frame(1, b"an archive "), Frame(1, b"in pieces")]
+    cloud.calls.answers["commit"] = (pieces, {"id": "sha256:1", "name": "x", "size_bytes": 20})
+    made = await post(cloud, uuid, "commit?repository=snap&tag=v1", token)
+    assert made.status == 202
+    await cloud.committer.settled()
+    image = (await cloud.ask("GET", f"/image/v2/images/{made.body['uuid']}", token)).body
+    assert (image["name"], image["tags"], image["status"], image["size"]) == ("snap", ["v1"], "active", 20)
+    file = await cloud.ask("GET", f"/image/v2/images/{image['id']}/file", token)
+    assert file.raw == b"an archive in pieces"
+    assert cloud.calls.asked[-1][2] == {"capsule": uuid, "name": f"commit-{image['id']}", "stream": True}
+    put = await cloud.ask(
+        "PUT", f"/image/v2/images/{image['id']}/file", token, data=b"x",
+        headers={"Content-Type": "application/octet-stream"},
+    )  # fmt: skip
+    assert put.status == 409
+
+
+async def test_a_commit_that_fails_says_why(cloud: Cloud) -> None:
+    token = cloud.project()
+    uuid = await cloud.in_status(token, "Running")
+    cloud.calls.answers["commit"] = UnavailableError("The host fell asleep.")
+    made = await post(cloud, uuid, "commit?repository=snap", token)
+    await cloud.committer.settled()
+    image = (await cloud.ask("GET", f"/image/v2/images/{made.body['uuid']}", token)).body
+    assert (image["status"], image["failure"], image["size"]) == ("killed", "The host fell asleep.", None)
+    actions = (await cloud.ask("GET", f"/v1/containers/{uuid}/container_actions", token)).body["containerActions"]
+    assert actions[0]["action"] == "commit"
 
 
 # -- the log ----------------------------------------------------------------------------------------------------------

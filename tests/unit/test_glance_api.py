@@ -218,7 +218,10 @@ async def test_lists(cloud: Cloud) -> None:
     assert await names(cloud, token, "?container_format=docker") == ["full"]
     assert await names(cloud, token, "?visibility=public") == []
     assert await names(cloud, token, "?os_hidden=true") == ["unseen"]
-    assert await names(cloud, token, f"?owner={token.split(':')[1]}&sort_key=name&sort_dir=desc&limit=2") == ["full", "d"]
+    assert await names(cloud, token, f"?owner={token.split(':')[1]}&sort_key=name&sort_dir=desc&limit=2") == [
+        "full",
+        "d",
+    ]
     assert await names(cloud, token, "?owner=other") == []
     assert await names(cloud, token, "?size_min=1") == ["full"]
     assert await names(cloud, token, "?created_at=gt:2099-01-01T00:00:00Z") == []

@@ -168,7 +168,7 @@ def host_show(names: tuple[str, ...], form: str) -> None:
 
 def host_view(h: dict[str, Any]) -> list[tuple[str, str]]:
     """What a person wants to know."""
-    return [
+    pairs = [
         ("Name", str(h["hostname"])),
         ("UUID", str(h["uuid"])),
         ("Containers", str(h["total_containers"])),
@@ -179,6 +179,7 @@ def host_view(h: dict[str, Any]) -> list[tuple[str, str]]:
         ("Runtimes", ", ".join(h.get("runtimes") or [])),
         ("Labels", "\n".join(f"{key}={value}" for key, value in (h.get("labels") or {}).items())),
     ]
+    return [(key, value) for key, value in pairs if value]
 
 
 @click.command("zones", cls=base.Command, examples=["askos host zones"])

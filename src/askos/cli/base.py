@@ -205,6 +205,8 @@ def told(what: str, error: AskosError, hints: Mapping[int, str] | None = None, n
     why = one_line(error.message)
     if why.startswith(("cannot ", "no Askos answers")):
         return why
+    if isinstance(error, ApiError) and error.no_such_route:
+        return f"cannot {what}: this cloud does not offer it"
     status = error.status if isinstance(error, ApiError) else 0
     hint = (hints or {}).get(status) or GENERAL_HINTS.get(status, "")
     if name and isinstance(error, ApiError):

@@ -53,7 +53,7 @@ def attach(name: str, no_stdin: bool) -> int:
     return result.exit_code
 
 
-@click.command(cls=base.Command, examples=["askos rename omega-7-container web"])
+@click.command(cls=base.Command, examples=["askos rename omega-7-container web", "askos rename web old-web"])
 @click.argument("name", shell_complete=base.complete_names)
 @click.argument("new_name", metavar="NEW_NAME")
 def rename(name: str, new_name: str) -> None:
@@ -63,7 +63,7 @@ def rename(name: str, new_name: str) -> None:
     print(new_name)
 
 
-@click.command(cls=base.Command, examples=["askos update --cpus 2 --memory 1g web"])
+@click.command(cls=base.Command, examples=["askos update --cpus 2 --memory 1g web", "askos update --auto-heal web db"])
 @click.option("--cpus", "--cpu", "cpu", type=click.FloatRange(min=0, min_open=True), metavar="N", help="Processors.")
 @click.option("-m", "--memory", metavar="SIZE", callback=converted(text.parse_memory_mib), help="Limit of memory.")
 @click.option("--auto-heal/--no-auto-heal", default=None, help="Make it anew should it vanish from its host.")
@@ -101,7 +101,7 @@ def rebuild(name: str, image: str | None, no_wait: bool) -> None:
     print(name)
 
 
-@click.command(cls=base.Command, examples=["askos commit web shop:2"])
+@click.command(cls=base.Command, examples=["askos commit web shop:2", "askos commit web shop"])
 @click.argument("name", shell_complete=base.complete_names)
 @click.argument("image", metavar="REPOSITORY[:TAG]")
 def commit(name: str, image: str) -> None:
@@ -181,7 +181,7 @@ def _parsed(moment: str) -> datetime:
     return datetime.fromisoformat(moment).replace(tzinfo=UTC)
 
 
-@click.command(cls=base.Command, examples=["askos port web"])
+@click.command(cls=base.Command, examples=["askos port web", "curl $(askos port web | sed 's/.*> //;q')"])
 @click.argument("name", shell_complete=base.complete_names)
 def port(name: str) -> None:
     """Tell where a container's ports are reached: on its own addresses, and on the floating ones that lead to it."""

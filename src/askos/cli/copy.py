@@ -12,7 +12,7 @@ import click
 
 from askos.cli import base
 from askos.client.archives import Archives
-from askos.client.errors import ClientError
+from askos.client.errors import ApiError, ClientError, one_line
 
 CHUNK = 256 * 1024
 NOT_FOUND = {409: "It has to run, or to have run: see `askos ps -a`"}
@@ -52,6 +52,10 @@ def cp(source: str, destination: str, quiet: bool) -> None:
                 _out(Archives(session, there[0]), there[1], destination)
             elif here is not None:
                 _into(Archives(session, here[0]), source, here[1])
+        except ApiError as error:
+            if error.kind != "no-such-path":
+                raise
+            raise ClientError(f"cannot {what}: {one_line(error.message)}. Check the path") from None
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
             raise ClientError(f"cannot {what}: {reason}: {error.filename or 'standard input or output'}") from None

@@ -82,7 +82,7 @@ def restart(names: tuple[str, ...], timeout_s: int | None, no_wait: bool) -> Non
     )
 
 
-@click.command(cls=base.Command, examples=["askos pause web"])
+@click.command(cls=base.Command, examples=["askos pause web", "askos pause web db"])
 @no_wait_option
 @names_argument
 def pause(names: tuple[str, ...], no_wait: bool) -> None:
@@ -90,7 +90,7 @@ def pause(names: tuple[str, ...], no_wait: bool) -> None:
     _all(names, "pause", ask=lambda c, n: c.act(n, "pause"), judge=_paused, within_s=MARGIN_S, no_wait=no_wait)
 
 
-@click.command(cls=base.Command, examples=["askos unpause web"])
+@click.command(cls=base.Command, examples=["askos unpause web", "askos unpause $(askos ps -q)"])
 @no_wait_option
 @names_argument
 def unpause(names: tuple[str, ...], no_wait: bool) -> None:

@@ -21,10 +21,10 @@ from askos.loops.containers import ContainerWorker
 from askos.loops.cores import Cores
 from askos.loops.health import HealthChecks
 from askos.loops.image_rights import ImageRights
-from askos.loops.service_images import ServiceImages
 from askos.loops.pod_work import PodTools
 from askos.loops.pods import PodWorker
 from askos.loops.probes import Prober, runner
+from askos.loops.service_images import ServiceImages
 from askos.loops.wake import Bell
 from askos.loops.worker import Worker
 from askos.model.capsules import Assignment, CapsuleReport, Network

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid as uuids
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 
 from askos.model.capsules import Capsule
 from askos.model.errors import AskosError, ConflictError, InvalidError
@@ -57,7 +58,8 @@ class ImageCommitter:
     async def _fill(self, capsule_uuid: str, host: str, image: StoredImage, over: Over) -> None:
         failure: str | None = "Something failed inside Askos; its log has more."
         try:
-            await self._images.upload(image.uuid, self._pieces(capsule_uuid, host, image.uuid))
+            async with aclosing(self._pieces(capsule_uuid, host, image.uuid)) as pieces:
+                await self._images.upload(image.uuid, pieces)
             failure = None
         except AskosError as error:
             failure = error.message
@@ -70,7 +72,7 @@ class ImageCommitter:
         finally:
             await asyncio.shield(over(failure))
 
-    async def _pieces(self, capsule_uuid: str, host: str, name: str) -> AsyncIterator[bytes]:
+    async def _pieces(self, capsule_uuid: str, host: str, name: str) -> AsyncGenerator[bytes, None]:
         arguments = {"capsule": capsule_uuid, "name": f"commit-{name}", "stream": True}
         stream = await self._calls.open(host, "commit", arguments)
         try:
@@ -79,6 +81,10 @@ class ImageCommitter:
                     yield frame.data
         finally:
             await stream.close()
+
+    async def settled(self) -> None:
+        """Wait until nothing is under way."""
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def stop(self) -> None:
         """Give up what is under way; it is killed."""

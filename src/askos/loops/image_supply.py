@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import aclosing
 
 from askos.loops.service_images import Key, wanted
 from askos.loops.wake import Bell
@@ -105,8 +106,9 @@ class ImageSupply:
             if first is None:
                 raise UnavailableError("The host ended the call before it began.")
             if not (first.control or {}).get("have"):
-                async for piece in self._images.read(image):
-                    await stream.send(Frame(0, piece))
+                async with aclosing(self._images.read(image)) as pieces:
+                    async for piece in pieces:
+                        await stream.send(Frame(0, piece))
                 await stream.send(Frame(0, b"", eof=True))
             async for _frame in frames:
                 pass

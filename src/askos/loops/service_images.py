@@ -72,13 +72,14 @@ class ServiceImages:
         bell = Bell()
         self._bells.add(bell)
         gone = asyncio.ensure_future(_ended(call))
-        told: set[Key] = set()
+        told: dict[Key, _Waiting] = {}
         try:
             while not gone.done():
-                told &= self._waiting.keys()
-                for image_uuid, project_id in self._waiting.keys() - told:
+                # What was waited for and came, and is waited for again, is said again.
+                news = {key: waiting for key, waiting in self._waiting.items() if told.get(key) is not waiting}
+                told = dict(self._waiting)
+                for image_uuid, project_id in news:
                     await call.send(Frame(control={"image": image_uuid, "project": project_id}))
-                    told.add((image_uuid, project_id))
                 ring = asyncio.ensure_future(bell.wait(None))
                 try:
                     await asyncio.wait([gone, ring], return_when=asyncio.FIRST_COMPLETED)

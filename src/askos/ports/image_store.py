@@ -5,7 +5,7 @@ The embedded one keeps files in a folder; the same verbs can be asked of a Glanc
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Protocol
 
 import msgspec
@@ -37,9 +37,7 @@ class ImageStore(Protocol):
         """By uuid, else by exact name: of those that are active the project's own go before public ones. NotFoundError;
         ConflictError when several of the project, or else several public ones, have that name."""
 
-    async def change(
-        self, uuid: str, reader: ImageReader, change: Callable[[StoredImage], StoredImage]
-    ) -> StoredImage:
+    async def change(self, uuid: str, reader: ImageReader, change: Callable[[StoredImage], StoredImage]) -> StoredImage:
         """Another record, made of the present one by `change`, whose errors pass. NotFoundError."""
 
     async def delete(self, uuid: str, reader: ImageReader, check: Callable[[StoredImage], None]) -> None:
@@ -51,7 +49,7 @@ class ImageStore(Protocol):
         container's files is killed. NotFoundError (also when it is deleted meanwhile); ConflictError when it is not
         queued; StorageFullError."""
 
-    def read(self, image: StoredImage, start: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
+    def read(self, image: StoredImage, start: int = 0, length: int | None = None) -> AsyncGenerator[bytes, None]:
         """The file of an active image, or a part of it. It is read to its end even when the image is deleted
         meanwhile. NotFoundError when it has gone before the first piece; UnavailableError."""
 
@@ -69,7 +67,7 @@ class ImageFiles(Protocol):
         """Write a whole file, safe against a power cut when this returns; all of it or nothing. StorageFullError,
         UnavailableError, and what `chunks` raises."""
 
-    def read(self, uuid: str, start: int, length: int | None) -> AsyncIterator[bytes]:
+    def read(self, uuid: str, start: int, length: int | None) -> AsyncGenerator[bytes, None]:
         """A file, or `length` bytes of it from `start`. NotFoundError; UnavailableError."""
 
     async def remove(self, uuid: str) -> None:

@@ -18,8 +18,8 @@ from askos.adapters.identity.service import EmbeddedIdentity
 from askos.adapters.images.files import ImageFolder
 from askos.adapters.link.server import LinkServer
 from askos.adapters.sql.database import Database
-from askos.adapters.sql.migrate import upgrade
 from askos.adapters.sql.images import SqlImages
+from askos.adapters.sql.migrate import upgrade
 from askos.adapters.sql.networking import SqlNetworking
 from askos.adapters.sql.sealing import Sealer
 from askos.adapters.sql.store import SqlStore
@@ -27,11 +27,14 @@ from askos.adapters.sql.volumes import SqlVolumes
 from askos.api import policy
 from askos.api.app import Watch, application
 from askos.api.cinder.routes import routes as cinder_routes
+from askos.api.glance.finding import Finder
 from askos.api.glance.routes import routes as glance_routes
 from askos.api.keystone.routes import routes as keystone_routes
 from askos.api.neutron.routes import routes as neutron_routes
 from askos.api.schemas import Limits
 from askos.client import credentials
+from askos.loops.commits import ImageCommitter
+from askos.loops.image_supply import ImageSupply
 from askos.loops.networks import NetworkLoop
 from askos.loops.placement import PlacementLoop
 from askos.loops.volumes import VolumeLoop
@@ -73,6 +76,8 @@ class Server:
         self.volumes = SqlVolumes(self._database, on_delete=self._volume_deleted)
         self.volume_loop = VolumeLoop(self.volumes, self.link)
         self.images = SqlImages(self._database, ImageFolder(settings.paths.images))
+        self.image_supply = ImageSupply(self.images, self.link, self.link.sessions)
+        self.committer = ImageCommitter(self.images, self.link)
         self._routes: Callable[[], list[str]] = list
         self.networking = SqlNetworking(
             self._database,
@@ -101,6 +106,7 @@ class Server:
     def _host_changed(self) -> None:
         self.placement.bell.ring()
         self.volume_loop.bell.ring()
+        self.image_supply.bell.ring()
         self._networking_changed()
 
     def _ranges_of_host(self) -> list[str]:
@@ -157,6 +163,7 @@ class Server:
 
     async def _serve(self) -> None:
         listen, limits = self._settings.listen, self._settings.limits
+        found = Finder(self.images)
         app = application(
             store=self.store,
             admin=self.store,
@@ -171,6 +178,9 @@ class Server:
             limits=Limits(limits.min_cpu, limits.max_cpu, limits.min_memory_mib, limits.max_memory_mib),
             ratios=self._ratios,
             networking=self.networking,
+            find_image=found.find,
+            find_images=found.search,
+            committer=self.committer,
             public_url=self._settings.listen.public_url,
             mounted=[
                 *keystone_routes(self.identity, public_url=listen.public_url),
@@ -220,6 +230,7 @@ class Server:
             group.create_task(_every(3600, self.identity.purge))
             group.create_task(_every(600, self._prune))
             group.create_task(self._collect_images())
+            group.create_task(self.image_supply.run())
             group.create_task(_every(86_400, self._renew_certificate))
 
     async def _collect_images(self) -> None:
@@ -241,6 +252,7 @@ class Server:
         """Close everything. What was accepted is in the database."""
         if self._runner is not None:
             await self._runner.cleanup()
+        await self.committer.stop()
         await self.link.stop()
         self.identity.close()
         await self._database.close()

@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 
 from aiohttp import WSMsgType, web
 from fakecapsules import FakeCapsules
+from fakenetworks import FakeNetworks
 
 WORDS = {"unknown:1": "image unknown:1 was not found in any registry"}
 PROGRAMS = {"sh", "cat", "sleep", "echo", "true", "head", "env", "pwd", "stty", "printf"}
@@ -113,6 +114,9 @@ class FakeCloud:
         self.images = {"busybox:latest": b""}
         self.volumes = {}
         self.capsules = FakeCapsules()
+        self.networks = FakeNetworks()
+        self.files: dict[str, bytes] = {}
+        self.registries = {}
         self.tokens: set[str] = set()
         self.seen: list[str] = []
         self.bodies: list[dict] = []
@@ -174,6 +178,14 @@ class FakeCloud:
                 web.post("/askos/v1/volumes", self._create_volume),
                 web.get("/askos/v1/volumes/{id}", self._show_volume),
                 web.delete("/askos/v1/volumes/{id}", self._remove_volume),
+                web.patch("/v1/containers/{id}", self._update),
+                web.get("/v1/containers/{id}/{what}", self._ask),
+                web.get("/askos/v1/containers/{id}/archive", self._get_archive),
+                web.put("/askos/v1/containers/{id}/archive", self._put_archive),
+                web.post("/v1/registries", self._add_registry),
+                web.get("/v1/registries", self._list_registries),
+                web.get("/v1/quotas/{project}", self._quota),
+                *self.networks.routes(),
                 *self.capsules.routes(),
             ]
         )
@@ -210,7 +222,8 @@ class FakeCloud:
                 return web.json_response(body, status=401)
             if not self.native and request.path.startswith("/askos"):
                 return problem(404, "", "The resource could not be found.")
-            assert request.headers["OpenStack-API-Version"] == "container 1.40"
+            ended = request.path.endswith("_security_group")
+            assert request.headers["OpenStack-API-Version"] == f"container {'1.14' if ended else '1.40'}"
         return await handler(request)
 
     async def _root(self, request):
@@ -255,10 +268,16 @@ class FakeCloud:
                 "catalog": [
                     {"type": "identity", "endpoints": []},
                     {"type": "container", "name": "zun", "endpoints": [endpoint]},
+                    *([self._network_service()] if self.networks.offered else []),
                 ],
+                "project": {"id": "p" * 32, "name": self.project},
             }
         }
         return web.json_response(body, status=201, headers={"X-Subject-Token": token})
+
+    def _network_service(self):
+        endpoint = {"interface": "public", "region": "RegionOne", "url": f"{self.url}/networking"}
+        return {"type": "network", "name": "neutron", "endpoints": [endpoint]}
 
     # -- Zun
 
@@ -299,6 +318,8 @@ class FakeCloud:
             "interactive",
             "tty",
             "auto_remove",
+            *("mounts", "nets", "exposed_ports", "security_groups", "healthcheck", "disk", "cpu_policy", "auto_heal"),
+            *("registry", "image_driver", "availability_zone", "hints", "host", "runtime", "privileged"),
         }
         if set(body) - known or len(body["image"]) < 2:
             return problem(400, "schema-validation-error", "Invalid input for field 'image'.Value: 'x'.")
@@ -372,6 +393,16 @@ class FakeCloud:
         container, action = self.find(request.match_info["id"]), request.match_info["action"]
         if container is None:
             return self._missing(request)
+        if action.endswith(("_attach", "_detach", "_group")):
+            return web.json_response(None, status=202)
+        if action == "commit":
+            return web.json_response({"uuid": "image-1"}, status=202)
+        if action in {"pause", "unpause"}:
+            if container.status != ("Running" if action == "pause" else "Paused"):
+                message = f"Cannot {action} container {container.uuid} in {container.status} state"
+                return problem(409, "invalid-state-exception", message)
+            container.status = "Paused" if action == "pause" else "Running"
+            return web.json_response(None, status=202)
         allowed = {
             "start": {"Created", "Stopped"},
             "stop": {"Running"},
@@ -391,6 +422,59 @@ class FakeCloud:
             container.task = f"container_{action}ing"
             asyncio.get_running_loop().create_task(self._do(container, action))
         return web.json_response(None, status=202)
+
+    async def _update(self, request):
+        container = self.find(request.match_info["id"])
+        if container is None:
+            return self._missing(request)
+        container.body |= await request.json()
+        return web.json_response(container.view())
+
+    async def _ask(self, request):
+        container = self.find(request.match_info["id"])
+        if container is None:
+            return self._missing(request)
+        what = request.match_info["what"]
+        if what == "top":
+            return web.json_response({"Titles": ["PID", "CMD"], "Processes": [["7", request.query.get("ps_args", "")]]})
+        if what == "stats":
+            used = {"CONTAINER": container.body["name"], "CPU %": 12.5, "MEM USAGE(MiB)": 32.0}
+            used |= {"MEM LIMIT(MiB)": 64.0, "MEM %": 50.0, "BLOCK I/O(B)": "0/4096", "NET I/O(B)": "1500/20"}
+            return web.json_response(used)
+        if what == "container_actions":
+            action = {"action": "create", "request_id": "req-1", "user_id": "u" * 32, "message": None}
+            action |= {"start_time": "2026-11-21T07:00:00.000000", "finish_time": "2026-11-21T07:00:01.500000"}
+            return web.json_response({"containerActions": [action]})
+        return problem(404, "", "The resource could not be found.")
+
+    async def _get_archive(self, request):
+        data = self.files.get(request.query["path"])
+        if data is None:
+            return problem(404, "no-such-path", f"There is no '{request.query['path']}' in the container.")
+        return web.Response(body=data)
+
+    async def _put_archive(self, request):
+        data, path = await request.read(), request.query["path"]
+        if path not in {"/", "/tmp", "/tmp/"}:
+            return problem(404, "no-such-path", f"There is no folder '{path}' in the container.")
+        if data.strip(b"\0"):
+            self.files[f"put {path}"] = data
+        return web.Response(status=204)
+
+    async def _add_registry(self, request):
+        body = (await request.json())["registry"]
+        self.registries[body["name"]] = body
+        return web.json_response({"registry": {**body, "uuid": "r-1", "password": "***"}}, status=201)
+
+    async def _list_registries(self, request):
+        shown = [
+            {**r, "uuid": "r-1", "username": r.get("username"), "password": "***"} for r in self.registries.values()
+        ]
+        return web.json_response({"registries": shown, "next": None})
+
+    async def _quota(self, request):
+        assert request.match_info["project"] == "p" * 32
+        return web.json_response({"containers": {"limit": 40, "in_use": 2}, "memory": {"limit": -1, "in_use": 512.0}})
 
     async def _do(self, container, action):
         await asyncio.sleep(0.1)

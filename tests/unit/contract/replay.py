@@ -79,6 +79,7 @@ def _all_types() -> Types:
                 gather(call.shape, types)
     # What comes and goes between two looks, as the recordings' notes tell.
     types["task_state"].add("str")
+    types["finish_time"].add("null")
     return types
 
 
@@ -100,6 +101,7 @@ class Replay:
         """What was there before the first call."""
         await self.cloud.store.register_host(facts(), "nova")
         for name in ("net1", "net2", "net3"):
+            self.cloud.now += 1_000_000  # the first is the project's default
             net = await self._neutron("networks", "network", {"name": name})
             subnet = {"network_id": net["id"], "ip_version": 4, "cidr": RANGES[name]}
             await self._neutron("subnets", "subnet", subnet)
@@ -184,7 +186,10 @@ class Replay:
                 await report(self.cloud, ident, *(running(n) for n in names))
             return
         if gone and capsule.wish.state != "deleted":
-            await self._reach(ident, "Stopped")  # then auto_remove has it deleted
+            if capsule.spec.auto_remove:
+                await self._reach(ident, "Stopped")
+            else:
+                await self.cloud.store.wish(ident, lambda c: msgspec.structs.replace(c.wish, state="deleted"))
             (capsule,) = await self.cloud.store.capsules_by_uuid([ident])
         state = STATES.get(status, "none")
         container = ContainerReport(
@@ -232,7 +237,7 @@ class Replay:
             if name == "content-type" and value is not None:
                 value = value.partition(";")[0]
             if name == "x-openstack-request-id" and wanted is not None:
-                self.names[wanted] = (value or "").removeprefix("req-")
+                self.names[wanted] = (value or "")
                 same = value is not None
             elif wanted == "*":
                 same = value is not None
@@ -268,7 +273,7 @@ class Replay:
                 if is_name(call.shape.get(key)) and isinstance(answer.body.get(key), str):
                     self.names.setdefault(call.shape[key], answer.body[key])
         if wanted := call.headers.get("x-openstack-request-id"):
-            self.names[wanted] = answer.headers.get("X-Openstack-Request-Id", "").removeprefix("req-")
+            self.names[wanted] = answer.headers.get("X-Openstack-Request-Id", "")
         location = call.headers.get("location")
         if location is not None and (value := answer.headers.get("Location")):
             self._fits(location, value)

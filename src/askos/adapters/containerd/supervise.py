@@ -128,7 +128,7 @@ class PrivateContainerd:
             await self._end(process)
         self._process = None
         self.answering.clear()
-        await teardown.end_everything(self.state, self.socket, self.instance)
+        await teardown.end_everything(self.root, self.state, self.socket, self.instance)
         for path in (self._record_path, self._record_path.with_suffix(".pid"), self.socket):
             path.unlink(missing_ok=True)
 

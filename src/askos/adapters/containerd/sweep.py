@@ -20,11 +20,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from askos.adapters.containerd import cgroups, cnicache, gvisor, mounts, teardown
+from askos.adapters.containerd import cgroups, cnicache, disk, gvisor, layers, mounts, teardown
 from askos.adapters.containerd.making import BusyError
 from askos.adapters.containerd.proto import containerd_api_pb2 as api
 from askos.adapters.containerd.rpc import NAMESPACE, RpcError, failed
 from askos.adapters.containerd.runtime import ContainerdRuntime
+from askos.model.errors import RuntimeFailedError
 
 _CALL_S = 20.0
 _EXEC_S = 5.0
@@ -207,6 +208,10 @@ class _Sweep:
                 self._removed.append(f"network namespace {path.name}")
 
     async def _remove_snapshot(self, snapshotter: str, key: str) -> bool:
+        with contextlib.suppress(RpcError, RuntimeFailedError):
+            # Of a container with a limited disk: containerd would find the folder busy.
+            layer = await layers.writable_folder(self._client, snapshotter, key)
+            await asyncio.to_thread(disk.unplace, layer)
         request = api.RemoveSnapshotRequest(snapshotter=snapshotter, key=key)
         return await self._try("snapshots.v1.Snapshots/Remove", request) is None
 

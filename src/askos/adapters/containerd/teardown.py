@@ -42,8 +42,8 @@ def shim_socket(socket: Path, shim_id: str) -> Path:
     return _SHIM_SOCKETS / hashlib.sha256(name.encode()).hexdigest()
 
 
-async def end_everything(state: Path, socket: Path, instance: str) -> None:
-    """Kill all shims and container processes of one private containerd; unmount what is below its state."""
+async def end_everything(root: Path, state: Path, socket: Path, instance: str) -> None:
+    """Kill all shims and container processes of one private containerd; unmount what is below its root and state."""
     for _ in range(20):
         living = shims(socket)
         for shim_id, process in living.items():
@@ -51,7 +51,8 @@ async def end_everything(state: Path, socket: Path, instance: str) -> None:
         if not living:
             break
     await asyncio.to_thread(cgroups.remove_cgroups, instance)
-    await asyncio.to_thread(mounts.unmount_below, state)
-    for folder in ("runc", gvisor.HANDLER, "io.containerd.runtime.v2.task", "io.containerd.grpc.v1.cri"):
-        await asyncio.to_thread(mounts.remove_tree, state / folder)
+    for folder in (root, state):
+        await asyncio.to_thread(mounts.unmount_below, folder)
+    for name in ("runc", gvisor.HANDLER, "io.containerd.runtime.v2.task", "io.containerd.grpc.v1.cri"):
+        await asyncio.to_thread(mounts.remove_tree, state / name)
     await asyncio.to_thread(cnicache.remove, state, set())

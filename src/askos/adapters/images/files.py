@@ -11,7 +11,7 @@ import errno
 import hashlib
 import os
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 from typing import IO
 
@@ -62,7 +62,7 @@ class ImageFolder:
             writer.file.close()
         return FileFacts(writer.size, writer.md5.hexdigest(), writer.sha512.hexdigest())
 
-    async def read(self, uuid: str, start: int, length: int | None) -> AsyncIterator[bytes]:
+    async def read(self, uuid: str, start: int, length: int | None) -> AsyncGenerator[bytes, None]:
         """See `ports.image_store.ImageFiles`."""
         try:
             file = await asyncio.to_thread(_open, self._folder / uuid, start)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Any
 
 import msgspec
@@ -81,9 +81,7 @@ class SqlImages:
             raise ConflictError(f"Several images have the name {ident}. Use the id instead.")
         return found[0]
 
-    async def change(
-        self, uuid: str, reader: ImageReader, change: Callable[[StoredImage], StoredImage]
-    ) -> StoredImage:
+    async def change(self, uuid: str, reader: ImageReader, change: Callable[[StoredImage], StoredImage]) -> StoredImage:
         """See `ports.image_store.ImageStore`."""
         async with self._db.write() as connection:
             before = await _one(connection, uuid, reader, lock=True)
@@ -137,7 +135,7 @@ class SqlImages:
             await _store(connection, image)
             return image
 
-    def read(self, image: StoredImage, start: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
+    def read(self, image: StoredImage, start: int = 0, length: int | None = None) -> AsyncGenerator[bytes, None]:
         """See `ports.image_store.ImageStore`."""
         return self._files.read(image.uuid, start, length)
 

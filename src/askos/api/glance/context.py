@@ -59,7 +59,9 @@ class Ask:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise errors.InvalidError("JSON body is malformed: it cannot be read.") from None
         if not isinstance(value, kind):
-            raise errors.InvalidError(f"JSON body is malformed: it must be {'an object' if kind is dict else 'a list'}.")
+            raise errors.InvalidError(
+                f"JSON body is malformed: it must be {'an object' if kind is dict else 'a list'}."
+            )
         return value
 
     def may_write(self) -> None:

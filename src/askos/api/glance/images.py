@@ -142,7 +142,7 @@ class Images:
             # Who reads has gone; nobody is left to tell.
             response.force_close()
         finally:
-            await pieces.aclose()  # type: ignore[attr-defined]  # all are generators
+            await pieces.aclose()
         return response
 
     def _owned(self, ask: Ask, image: StoredImage) -> None:
@@ -183,7 +183,9 @@ def _operation(given: Any) -> tuple[str, list[str], Any]:
         raise InvalidError("Invalid JSON patch: each operation is an object.")
     what, path = given.get("op"), given.get("path")
     if what not in ("add", "replace", "remove"):
-        raise InvalidError(f"Invalid operation: {str(what)[:100]!r}. It must be one of the following: add, replace, remove.")
+        raise InvalidError(
+            f"Invalid operation: {str(what)[:100]!r}. It must be one of the following: add, replace, remove."
+        )
     if not isinstance(path, str) or not path.startswith("/") or path == "/" or re.search("~(?![01])", path):
         raise InvalidError(f"Invalid path of a JSON patch: {str(path)[:100]!r}. It begins with / and names a field.")
     if what != "remove" and "value" not in given:

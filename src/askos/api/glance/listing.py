@@ -102,7 +102,9 @@ def _compares(at_us: int, key: str, value: str) -> bool:
     try:
         at = datetime.fromisoformat(text)
     except ValueError:
-        raise InvalidError(f"Invalid value for {key}: {text[:100]!r} is not a time such as 2026-01-31T12:00:00Z.") from None
+        raise InvalidError(
+            f"Invalid value for {key}: {text[:100]!r} is not a time such as 2026-01-31T12:00:00Z."
+        ) from None
     at = at if at.tzinfo is not None else at.replace(tzinfo=UTC)
     seen = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=at_us // 1_000_000)
     return bool((compare or eq)(seen, at))
