@@ -20,6 +20,8 @@ help:
 	@echo 'make clean        down, and remove its data, the virtual environment and caches'
 	@echo 'make test         checks and all tests on real containers; installs what they need'
 	@echo 'make bench        measure; BENCH_JSON=FILE keeps the figures'
+	@echo 'make tempest      zun-tempest-plugin against a cloud of its own; writes docs/tempest.md'
+	@echo 'make fuzz         schemathesis against a cloud of its own, two minutes'
 	@echo 'make lint | unit | conformance | integration | acceptance | format | lock'
 
 up:
@@ -45,6 +47,12 @@ unit conformance integration acceptance: dev
 
 bench: dev
 	@.venv/bin/python -m bench.run
+
+tempest:
+	@scripts/tempest.sh
+
+fuzz:
+	@scripts/fuzz.sh
 
 format: dev
 	@.venv/bin/ruff check --fix --quiet src tests bench scripts

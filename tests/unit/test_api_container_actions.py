@@ -490,3 +490,19 @@ async def test_the_log_is_its_projects_and_goes_with_it(cloud: Cloud) -> None:
     assert (await cloud.ask("GET", path + "/?limit=1", token, version="1.1")).status == 200
     await cloud.ask("DELETE", f"/v1/containers/{uuid}", token)
     assert await cloud.store.actions(uuid) == []
+
+
+async def test_archives_as_streams(cloud: Cloud) -> None:
+    token = cloud.project()
+    uuid = await cloud.in_status(token, "Stopped")
+    path = f"/askos/v1/containers/{uuid}/archive"
+    cloud.calls.answers = {"get_archive": ([Frame(1, b"ab"), Frame(1, b"\xff")], {})}
+    got = await cloud.ask("GET", f"{path}?path=/tmp/f", token)
+    assert (got.raw, got.headers["Content-Type"]) == (b"ab\xff", "application/x-tar")
+    cloud.calls.answers = {"get_archive": ([], NotFoundError("There is no /tmp/f in the container.", "no-such-path"))}
+    (await cloud.ask("GET", f"{path}?path=/tmp/f", token)).refused(404, "no-such-path")
+    assert cloud.calls.streams[-1].closed
+    assert (await cloud.ask("GET", path, token)).status == 400
+    stranger = cloud.project()
+    (await cloud.ask("GET", f"{path}?path=/", stranger)).refused(404, "container-not-found")
+    (await cloud.ask("PUT", f"{path}?path=/", stranger)).refused(404, "container-not-found")

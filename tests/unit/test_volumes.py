@@ -375,7 +375,7 @@ async def test_the_hosts_end_of_the_call(tmp_path: Path) -> None:
                 raise ConflictError("It is still mounted.")
             removed.append(uuid)
 
-    agent: Any = SimpleNamespace(runtime=None)
+    agent: Any = SimpleNamespace(runtime=None, service_images=SimpleNamespace(wants=None, take=None))
     host: Any = Host()
     calls = Calls(agent, tmp_path, host)
     assert await calls(FakeHostCall("volume_remove", {"uuid": "a"})) is None

@@ -1,0 +1,1 @@
+"""Schemathesis against a cloud of its own (`make fuzz`)."""
