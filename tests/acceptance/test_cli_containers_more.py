@@ -19,6 +19,11 @@ def _inside(cloud: Cloud, name: str, *command: str) -> str:
     return cloud.askos("exec", name, *command).stdout
 
 
+def _fetch(address: str, port: int) -> tuple[str, ...]:
+    """A command that gets / over HTTP. Not busybox' wget: some builds of it crash with a time limit."""
+    return ("sh", "-c", f"printf 'GET / HTTP/1.0\\r\\n\\r\\n' | busybox nc -w 2 {address} {port}")
+
+
 def test_run_it_detach_and_attach_again(cloud: Cloud) -> None:
     with Terminal("askos", "run", "-it", "--name", "shell", "busybox", "sh", env=cloud.env, rows=31, columns=91) as one:
         one.expect("#")
@@ -107,7 +112,7 @@ def test_top_stats_pause_and_the_action_log(cloud: Cloud) -> None:
     assert [one["action"] for one in told] == ["unpause", "pause", "create"]
     steps = cloud.askos("actions", "calm", told[0]["request_id"]).stdout
     assert "Success" in steps
-    assert "not" in cloud.refused("unpause", "calm").lower() or "Cannot" in cloud.refused("unpause", "calm")
+    assert "in Running state" in cloud.refused("unpause", "calm")
 
 
 def test_rebuild_begins_anew(cloud: Cloud) -> None:
@@ -120,10 +125,10 @@ def test_rebuild_begins_anew(cloud: Cloud) -> None:
 def test_commit_and_run_from_it(cloud: Cloud) -> None:
     _start(cloud, "source")
     _inside(cloud, "source", "sh", "-c", "echo baked > /cake")
-    cloud.askos("commit", "source", "bakery:2")
+    image = cloud.askos("commit", "source", "bakery:2").stdout.strip()
 
     def baked() -> bool:
-        done = cloud.askos("run", "--rm", "--image-driver", "glance", "bakery:2", "cat", "/cake", check=False)
+        done = cloud.askos("run", "--rm", "--image-driver", "glance", image, "cat", "/cake", check=False)
         return (done.returncode, done.stdout) == (0, "baked\n")
 
     eventually(baked, "the image can be run", 20)
@@ -139,7 +144,7 @@ def test_networks_with_packets(cloud: Cloud) -> None:
     eventually(lambda: cloud.askos(*ping, check=False).returncode == 0, "web reaches db", 15)
     assert "192.168.91.33" in cloud.askos("show", "web").stdout
     assert "192.168.91.33" in cloud.askos("network", "show", "back").stdout
-    assert "is in use" in cloud.refused("network", "rm", "back") or "in use" in cloud.refused("network", "rm", "back")
+    assert "in use" in cloud.refused("network", "rm", "back")
     cloud.askos("network", "disconnect", "back", "web")
     eventually(lambda: cloud.askos(*ping, check=False).returncode != 0, "web does not reach db any more", 15)
     cloud.askos("rm", "-f", "db", "web")
@@ -156,13 +161,12 @@ def test_a_port_is_opened_and_a_floating_address_leads_there(cloud: Cloud) -> No
     assert f"8080 -> {address}:8080" in cloud.askos("port", "site").stdout.splitlines()
     assert "site" in cloud.askos("fip", "ls").stdout
     _start(cloud, "visitor")
-    fetch = ("exec", "visitor", "wget", "-q", "-T", "2", "-O", "-", f"http://{inside}/")
-    eventually(lambda: cloud.askos(*fetch, check=False).stdout == "served\n", "the port is open", 15)
-    outside = ("wget", "-q", "-T", "2", "-t", "1", "-O", "-", f"http://{address}:8080/")
-    busybox = ("busybox", *outside[:2], "-T", "2", "-O", "-", outside[-1])
-    eventually(lambda: cloud.run(*busybox, check=False).stdout == "served\n", "it is reached from outside", 15)
+    fetch = ("exec", "visitor", *_fetch(inside.split(":")[0], 8080))
+    eventually(lambda: "served" in cloud.askos(*fetch, check=False).stdout, "the port is open", 15)
+    outside = _fetch(address, 8080)
+    eventually(lambda: "served" in cloud.run(*outside, check=False).stdout, "it is reached from outside", 15)
     cloud.askos("floating-ip", "detach", address)
-    assert cloud.run(*busybox, check=False).returncode != 0
+    eventually(lambda: "served" not in cloud.run(*outside, check=False).stdout, "it is not any more", 15)
     cloud.askos("floating-ip", "rm", address)
 
 
@@ -172,13 +176,17 @@ def test_a_security_group_opens_while_it_runs(cloud: Cloud) -> None:
     _start(cloud, "visitor")
     address = json.loads(cloud.askos("show", "-o", "json", "site").stdout)["addresses"]
     (port,) = next(iter(address.values()))
-    fetch = ("exec", "visitor", "wget", "-q", "-T", "1", "-O", "/dev/null", f"http://{port['addr']}/hosts")
-    assert cloud.askos(*fetch, check=False).returncode != 0
+    fetch = ("exec", "visitor", *_fetch(port["addr"], 80))
+
+    def answers() -> bool:
+        return "HTTP/1" in cloud.askos(*fetch, check=False).stdout
+
+    assert not answers()
     rule = cloud.askos("sg", "rule", "add", "web", "--port", "80").stdout.strip()
-    eventually(lambda: cloud.askos(*fetch, check=False).returncode == 0, "the rule lets it through", 15)
+    eventually(answers, "the rule lets it through", 15)
     assert rule in cloud.askos("sg", "show", "web").stdout
     cloud.askos("sg", "rule", "rm", rule)
-    eventually(lambda: cloud.askos(*fetch, check=False).returncode != 0, "it does not any more", 15)
+    eventually(lambda: not answers(), "it does not any more", 15)
     cloud.askos("rm", "-f", "site")
     cloud.askos("sg", "rm", "web")
 

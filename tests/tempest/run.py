@@ -20,6 +20,7 @@ from typing import NamedTuple
 from tests.acceptance.cloud_fixtures import Cloud
 from tests.tempest import images
 from tests.tempest.docker_api import docker_api
+from tests.tempest.outside import outside
 
 SUITE = "zun_tempest_plugin.tests.tempest.api"
 VERSIONS = ("1.12", "1.40")
@@ -166,7 +167,7 @@ Zun itself, with Docker and the full set of OpenStack's services, passes 53 at 1
 another project has the range that it wants, and here all networks share the routing of the hosts.
 
 The suite pulls one image with Docker's own API and looks for Docker's networks: what it needs of that is answered by
-`tests/tempest/docker_api.py`. The images are made from the machine's busybox and curl.
+`tests/tempest/docker_api.py`. The gateway of the external network, which it pings, is `tests/tempest/outside.py`. The images are made from the machine's busybox and curl.
 
 """
 
@@ -186,7 +187,7 @@ def main() -> int:
     try:
         cloud.up()
         load_images(cloud)
-        with docker_api({"alpine": images.alpine().docker_archive("alpine:latest")}):
+        with outside(), docker_api({"alpine": images.alpine().docker_archive("alpine:latest")}):
             for version in asked.at or VERSIONS:
                 begin = time.monotonic()
                 results = run(cloud, asked.venv.absolute(), folder / version, version, asked.regex)

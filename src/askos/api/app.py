@@ -123,5 +123,5 @@ def application(
 
     app.on_shutdown.append(give_up)
     app.add_routes(mounted)
-    app.router.add_route("*", "/{path:.*}", dispatcher.__call__)
+    app.router.add_route("*", r"/{path:[\s\S]*}", dispatcher.__call__)  # a plain dot takes no newline
     return app

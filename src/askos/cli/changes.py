@@ -107,7 +107,7 @@ def rebuild(name: str, image: str | None, no_wait: bool) -> None:
 def commit(name: str, image: str) -> None:
     """Make an image of a container's files, and print its id. It stands still meanwhile.
 
-    The image is kept in the project: `askos run --image-driver glance REPOSITORY:TAG`.
+    The image is kept in the project's image service: `askos run --image-driver glance ID`.
     """
     repository, tag = image, ""
     if ":" in image.rpartition("/")[2]:

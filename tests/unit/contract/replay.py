@@ -12,9 +12,9 @@ import msgspec
 from askos.model.capsules import CapsuleReport, CapsuleState, ContainerReport, Report
 from askos.model.errors import InvalidError, NotFoundError
 from askos.ports.calls import Frame
+from tests.unit.cloud import HOST, Answer, Cloud, facts
+from tests.unit.pods_world import ended, report, running
 
-from ..cloud import HOST, Answer, Cloud, facts
-from ..pods_world import ended, report, running
 from .shapes import Types, differences, gather, is_name, new_types
 
 DATA = Path(__file__).parent / "data"
@@ -237,7 +237,7 @@ class Replay:
             if name == "content-type" and value is not None:
                 value = value.partition(";")[0]
             if name == "x-openstack-request-id" and wanted is not None:
-                self.names[wanted] = (value or "")
+                self.names[wanted] = value or ""
                 same = value is not None
             elif wanted == "*":
                 same = value is not None

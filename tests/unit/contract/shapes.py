@@ -49,7 +49,9 @@ def new_types() -> Types:
     return defaultdict(set)
 
 
-def differences(shape: Any, value: Any, types: Types, names: dict[str, str], where: str = "", key: str = "") -> list[str]:
+def differences(
+    shape: Any, value: Any, types: Types, names: dict[str, str], where: str = "", key: str = ""
+) -> list[str]:
     """How `value` differs from the shape, in words; nothing when it does not. `names` learns what names stand for."""
     if _word(shape) != type_of(value):
         # Null or not is a matter of the moment; a type that this key never has is not.
