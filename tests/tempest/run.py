@@ -167,7 +167,8 @@ Zun itself, with Docker and the full set of OpenStack's services, passes 53 at 1
 another project has the range that it wants, and here all networks share the routing of the hosts.
 
 The suite pulls one image with Docker's own API and looks for Docker's networks: what it needs of that is answered by
-`tests/tempest/docker_api.py`. The gateway of the external network, which it pings, is `tests/tempest/outside.py`. The images are made from the machine's busybox and curl.
+`tests/tempest/docker_api.py`. The gateway of the external network, which it pings, is
+`tests/tempest/outside.py`. The images are made from the machine's busybox and curl.
 
 """
 

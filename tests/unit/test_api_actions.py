@@ -67,7 +67,7 @@ REQUESTS: dict[str, tuple[str, str, int]] = {
     "resize_container": ("POST", "/resize_container", 202),
     "add_security_group": ("POST", "/add_security_group?name=default", 202),
     "remove_security_group": ("POST", "/remove_security_group?name=default", 400),
-    "commit": ("POST", "/commit?repository=snap", 400),
+    "commit": ("POST", "/commit?repository=snap", 202),
     "get_archive": ("GET", "/get_archive?path=/tmp", 200),
     "put_archive": ("POST", "/put_archive?path=/tmp", 200),
     "rename": ("POST", "/rename?name=another", 200),
