@@ -251,7 +251,7 @@ def test_attach_to_a_terminal(cloud: Cloud) -> None:
         attached.resize(44, 88)
         attached.type("eve\n")
         attached.expect("44 88")
-    assert "hello eve" in cloud.askos("capsule", "logs", name).stdout
+    eventually(lambda: "hello eve" in cloud.askos("capsule", "logs", name).stdout, "it has heard all of it")
 
 
 # -- ports -----------------------------------------------------------------------------------------------------------
@@ -292,12 +292,21 @@ def test_a_megabyte_both_ways_and_half_close(cloud: Cloud) -> None:
     body = pod(container("main", serve, readinessProbe={"exec": {"command": ["true"]}}))
     create(cloud, body)
     with forwarded(cloud, body["metadata"]["name"], "7000") as (_, (port,)):
-        for _ in range(2):
-            with socket.create_connection(("127.0.0.1", port), timeout=30) as line:
+
+        def exchange() -> bytes:
+            """Empty while nobody listens: between two connections there is a moment without a server."""
+            heard = b""
+            with (
+                contextlib.suppress(ConnectionError),
+                socket.create_connection(("127.0.0.1", port), timeout=30) as line,
+            ):
                 line.sendall(MEGABYTE)
                 line.shutdown(socket.SHUT_WR)
-                heard = b""
                 while piece := line.recv(65536):
                     heard += piece
+            return heard
+
+        for _ in range(2):
+            heard = eventually(exchange, "somebody answers")
             assert heard[: len(MEGABYTE)] == MEGABYTE
             assert heard[len(MEGABYTE) :].split()[0].decode() == hashlib.sha256(MEGABYTE).hexdigest()

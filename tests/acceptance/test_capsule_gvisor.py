@@ -34,6 +34,7 @@ def test_a_capsule_in_gvisor(cloud: Cloud) -> None:
     address = made.status["podIP"]
     made.says(address, "once")
     # It ended by itself, with its own exit code, and was started again beside the other one.
+    made.until(lambda s: any(c["restartCount"] == 1 for c in s["containerStatuses"]), "it was started again", 30)
     restarted = made.of("once")
     assert restarted["restartCount"] == 1
     assert restarted["lastState"]["terminated"]["exitCode"] == 3

@@ -135,7 +135,11 @@ class Stage:
         self.lines: list[_Line] = []
         self.agent: Any = SimpleNamespace(
             service_images=SimpleNamespace(wants=None, take=None),
-            workers={}, runtime=self.runtime, network=self.network, log_root=self.logs, clock=now_us
+            workers={},
+            runtime=self.runtime,
+            network=self.network,
+            log_root=self.logs,
+            clock=now_us,
         )
         self.calls = Calls(self.agent, folder / "uploads")
         self.placed = True

@@ -35,7 +35,7 @@ def container(name: str = "main", command: list[str] = LIVES, **fields: Any) -> 
     return {"name": name, "image": "busybox", "imagePullPolicy": "IfNotPresent", "command": command, **fields}
 
 
-def assignment(*containers: dict[str, Any], content: Content = Content(), **spec: Any) -> Assignment:
+def assignment(*containers: dict[str, Any], content: Content | None = None, **spec: Any) -> Assignment:
     made = {"containers": list(containers or [container()]), "terminationGracePeriodSeconds": 1, **spec}
     pod = msgspec.convert({"metadata": {"name": "web"}, "spec": made}, Pod)
     ident = str(uuid.uuid4())
@@ -49,7 +49,7 @@ def assignment(*containers: dict[str, Any], content: Content = Content(), **spec
         ports=[Port(str(uuid.uuid4()), NET.uuid, ident, "10.64.0.2", "02:00:00:00:00:02")],
         networks=[NET],
         kind="capsule",
-        content=content,
+        content=content or Content(),
         created_us=now_us(),
     )
 

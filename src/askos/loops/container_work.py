@@ -47,9 +47,7 @@ class ContainerWork:
         """Everything on this host that belongs to the capsule."""
         seen = self._agent.look(a.capsule_uuid)
         if a.wish.state in ("created", "running", "paused"):
-            (sandboxes, containers), image = await asyncio.gather(
-                seen, self._agent.image(a, reconcile.image_ref(a))
-            )
+            (sandboxes, containers), image = await asyncio.gather(seen, self._agent.image(a, reconcile.image_ref(a)))
         else:
             (sandboxes, containers), image = await seen, None
         known = {s.id for s in sandboxes if s.ready}
