@@ -237,3 +237,12 @@ def test_registries_quota_hosts_and_services(cloud: Cloud) -> None:
     finally:
         cloud.askos("service", "enable", host)
     assert cloud.askos("run", "--rm", "busybox", "echo", "works").stdout == "works\n"
+
+
+def test_exec_with_variables_and_a_folder(cloud: Cloud) -> None:
+    uuid = cloud.running(environment={"WHO": "me", "KEPT": "yes"})
+    script = 'echo "$WHO $KEPT $MORE $(pwd)"'
+    done = cloud.askos("exec", "-e", "WHO=you", "-e", "MORE=a=b", "-w", "/tmp", uuid, "sh", "-c", script)
+    assert done.stdout == "you yes a=b /tmp\n"
+    assert cloud.askos("exec", uuid, "sh", "-c", script).stdout == "me yes  /\n"
+    assert "workdir" in cloud.refused("exec", "-w", "tmp", uuid, "pwd")

@@ -457,6 +457,17 @@ async def test_exec_has_output_and_an_exit_code(subject: Subject) -> None:
     assert await subject.run(container, "false") == (1, b"", b"")
 
 
+async def test_exec_has_variables_of_its_own(subject: Subject) -> None:
+    _, _, container = await subject.up("sleep", "1000", environment={"WORD": "mine"})
+    request = ExecRequest(["sh", "-c", "echo $WORD $MORE"], environment=["WORD=yours", "MORE=a"])
+    session = await subject.runtime.exec(container, request)
+    try:
+        assert [data async for _, data in session.output()] == [b"yours a\n"]
+        assert await session.wait() == 0
+    finally:
+        await session.close()
+
+
 async def test_exec_reads_its_input_to_the_end(subject: Subject) -> None:
     _, _, container = await subject.up("sleep", "1000")
     assert await subject.run(container, "cat", stdin=b"some words\n") == (0, b"some words\n", b"")

@@ -520,8 +520,9 @@ class FakeExec:
         await self._output.put((stream, data))
 
     async def _run(self, container: Process) -> int:
+        given = dict(value.partition("=")[::2] for value in self._request.environment)
         process = Process(
-            container.environment, container.files, self._pipes, container.uid, container.gid, container.groups,
+            {**container.environment, **given}, container.files, self._pipes, container.uid, container.gid, container.groups,
             listing=container.listing,
         )  # fmt: skip
         try:

@@ -560,6 +560,7 @@ async def test_exec_over_a_websocket(cloud: Cloud) -> None:
     token = "ann:native:member"
     uuid = await cloud.in_status(token, "Running")
     url = f"{cloud.url}/askos/v1/containers/{uuid}/exec?command=sh&command=-c&command=id&stdin=1&width=100"
+    url += "&env=A%3Db&env=C%3D&workdir=/tmp"
     for code, last in ((0, "Success"), (3, "Failure")):
         started = Frame(control={"started": True})
         cloud.calls.answers = {"exec": ([started, Frame(1, b"out"), Frame(2, b"err")], {"exit_code": code})}
@@ -572,8 +573,16 @@ async def test_exec_over_a_websocket(cloud: Cloud) -> None:
         assert got[2][:1] == b"\x03"
     assert cloud.calls.asked[-1][2] == {
         "capsule": uuid,
-        "request": {"argv": ["sh", "-c", "id"], "tty": False, "stdin": True, "width": 100, "height": 24},
-    }
+        "request": {
+            "argv": ["sh", "-c", "id"], "tty": False, "stdin": True, "width": 100, "height": 24,
+            "environment": ["A=b", "C="], "workdir": "/tmp",
+        },
+    }  # fmt: skip
+    for bad in ("env=A", "env=%3Dx", "workdir=tmp"):
+        headers = {"Connection": "Upgrade", "Upgrade": "websocket"}
+        got = await cloud.ask("GET", f"/askos/v1/containers/{uuid}/exec?command=id&{bad}", token, headers=headers)
+        assert got.status == 400
+        assert bad.partition("=")[0] in got.error["title"]
     async with asyncio.timeout(2):
         while not cloud.calls.streams[-1].closed:
             await asyncio.sleep(0.01)

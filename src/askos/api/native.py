@@ -54,8 +54,16 @@ class Native:
             raise invalid_query("command", "", "a command is required")
         check_upgrade(request.raw)
         capsule, host = await self._placed(request, "execute")
+        environment, workdir = request.raw.query.getall("env", []), str(query.get("workdir", ""))
+        for value in environment:
+            if not value.partition("=")[0] or "=" not in value or "\0" in value:
+                raise invalid_query("env", value, "it is not NAME=value")
+        if workdir and (not workdir.startswith("/") or "\0" in workdir):
+            raise invalid_query("workdir", workdir, "it is not an absolute path")
         exec_request = {
             "argv": argv,
+            "environment": environment,
+            "workdir": workdir,
             "tty": flag(query, "tty", False),
             "stdin": flag(query, "stdin", False),
             "width": int(schemas.number("width", query.get("width", "80"), 1, 10_000)),

@@ -207,6 +207,10 @@ class ExecRequest(msgspec.Struct, frozen=True):
     stdin: bool = False
     width: int = 80
     height: int = 24
+    environment: list[str] = []
+    """NAME=value, beside and before the container's own."""
+    workdir: str = ""
+    """Empty: the container's."""
 
 
 class ExecSession(Protocol):

@@ -175,6 +175,12 @@ class Exec:
         # The container's own process, so that user, environment, capabilities and limits are the same.
         process: dict[str, Any] = json.loads(answer.container.spec.value)["process"]
         process["args"] = self._request.argv
+        if self._request.environment:
+            named = {value.partition("=")[0] for value in self._request.environment}
+            own = [value for value in process.get("env", []) if value.partition("=")[0] not in named]
+            process["env"] = [*own, *self._request.environment]
+        if self._request.workdir:
+            process["cwd"] = self._request.workdir
         process["terminal"] = self._request.tty
         process.pop("consoleSize", None)
         if self._request.tty:
