@@ -84,14 +84,14 @@ def test_all_ways_to_log_in() -> None:
     secret = config(
         {
             "ghcr.io": {"username": "ann", "password": "a:b"},
-            "quay.io": {"identitytoken": "id"},
+            "images.example": {"identitytoken": "id"},
             "other.io": {"registrytoken": "reg"},
             "both.io": {"username": "ignored", "password": "ignored", **entry("ann", "x:y\0\0")},
         }
     )
     content = Content(secrets={"s": secret})
     assert credentials(content, ["s"], "ghcr.io/app") == [Login("ann", "a:b")]
-    assert credentials(content, ["s"], "quay.io/app") == [Login(identity_token="id")]
+    assert credentials(content, ["s"], "images.example/app") == [Login(identity_token="id")]
     assert credentials(content, ["s"], "other.io/app") == [Login(registry_token="reg")]
     assert credentials(content, ["s"], "both.io/app") == [Login("ann", "x:y")]
 
