@@ -7,7 +7,7 @@ import signal
 import subprocess
 import time
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -67,8 +67,11 @@ class Shim:
 
 
 @pytest.fixture
-def shim(tmp_path: Path) -> Shim:
-    return Shim(tmp_path)
+def shim(tmp_path: Path) -> Iterator[Shim]:
+    made = Shim(tmp_path)
+    yield made
+    # Whoever still waits for the container's end is let go.
+    (tmp_path / "over").touch()
 
 
 def until(what: Callable[[], object]) -> None:
