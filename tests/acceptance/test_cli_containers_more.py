@@ -195,6 +195,8 @@ def test_volumes_and_files(cloud: Cloud, tmp_path: Path) -> None:
     (tmp_path / "conf").write_text("key=1\n")
     cloud.askos("volume", "create", "data", "--size", "1g")
     cloud.askos("run", "--rm", "-v", "data:/d", "busybox", "sh", "-c", "echo kept > /d/f")
+    # The container goes a moment after the command has ended, and with it its hold on the volume.
+    eventually(lambda: not cloud.containers(), "--rm removes it")
     both = ("--rm", "-v", "data:/d", "--file", f"{tmp_path}/conf:/etc/app/conf")
     assert cloud.askos("run", *both, "busybox", "cat", "/d/f", "/etc/app/conf").stdout == "kept\nkey=1\n"
     assert "/d" in cloud.askos("run", "--rm", "--mount", "size=1,dst=/d", "busybox", "df", "/d").stdout
