@@ -7,6 +7,7 @@ import functools
 import http.client
 import json
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -221,7 +222,11 @@ class Cloud:
         return answer.headers["x-subject-token"]
 
     def make_login(self, name: str) -> Login:
-        """A new project with a member of its own, made through the identity API."""
+        """A new project with a member of its own, made through the identity API.
+
+        The name gets an ending of its own: which modules share a cloud depends on how the runner spreads them.
+        """
+        name = f"{name}-{secrets.token_hex(3)}"
 
         def make(kind: str, fields: dict[str, Any]) -> str:
             answer = self.api("POST", f"/identity/v3/{kind}s", {kind: {"name": name, **fields}})
