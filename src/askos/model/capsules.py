@@ -212,7 +212,8 @@ class Report(msgspec.Struct, frozen=True):
 
 
 class Network(msgspec.Struct, frozen=True):
-    """A tenant network: one IPv4 subnet, one gateway (by default its first address), a name service on the gateway."""
+    """A tenant network: one IPv4 subnet, one gateway (by default its first address), a name service on the gateway; and
+    an IPv6 subnet beside it or none. Networks may overlap."""
 
     uuid: str
     project_id: str
@@ -222,6 +223,11 @@ class Network(msgspec.Struct, frozen=True):
     subnet_uuid: str
     gateway_disabled: bool = False
     """The user wants no gateway: nothing leads out of it; the name service still answers on `gateway`."""
+    cidr6: str = ""
+    """The IPv6 range beside it, if it has one; what follows is of that."""
+    gateway6: str = ""
+    subnet6_uuid: str = ""
+    gateway6_disabled: bool = False
 
 
 class Port(msgspec.Struct, frozen=True):
@@ -235,6 +241,8 @@ class Port(msgspec.Struct, frozen=True):
     address: str
     mac: str
     preserve: bool = False
+    address6: str = ""
+    """The IPv6 address beside it; empty where the network has no such subnet, or the port was not to have one."""
 
 
 class Placement(msgspec.Struct, frozen=True):

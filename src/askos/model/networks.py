@@ -62,12 +62,15 @@ class FloatingIp(msgspec.Struct, frozen=True):
 
 
 class HostPort(msgspec.Struct, frozen=True):
-    """What a host knows of one port on it for its packet rules. `secured` False: no groups, no walls."""
+    """What a host knows of one port on it for its packet rules. `secured` False: no groups, no walls. Addresses are
+    unique in their network only. `address6` is the IPv6 one, if any."""
 
     uuid: str
     address: str
     groups: list[str] = []
     secured: bool = True
+    network_uuid: str = ""
+    address6: str = ""
 
 
 class HostGroup(msgspec.Struct, frozen=True):
@@ -76,6 +79,9 @@ class HostGroup(msgspec.Struct, frozen=True):
     uuid: str
     rules: list[SecurityRule] = []
     members: list[str] = []
+    members_of: dict[str, list[str]] = {}
+    """By network, both IPv4 and IPv6: a rule's remote group means those on the port's own network, as nothing of other
+    networks arrives under its own address."""
 
 
 class HostFloating(msgspec.Struct, frozen=True):
@@ -83,6 +89,7 @@ class HostFloating(msgspec.Struct, frozen=True):
 
     address: str
     fixed_address: str
+    network_uuid: str = ""
 
 
 class NetworkState(msgspec.Struct, frozen=True):
