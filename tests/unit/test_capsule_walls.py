@@ -60,8 +60,9 @@ async def _owned(cloud: Cloud) -> Owned:
     return Owned(token, ids, {kind: f"{MARK}-{kind[:-1]}" for kind in ids}, revision)
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def owned(cloud: Cloud) -> Owned:
+@pytest.fixture(scope="module", autouse=True)
+def host(cloud: Cloud) -> None:
+    """A host that answers whatever it is asked."""
     cloud.calls.answers |= {
         "stats": lambda _a: [],
         "pod_logs": lambda _a: ([Frame(control={"started": True}), Frame(1, MARK.encode())], None),
@@ -69,6 +70,10 @@ async def owned(cloud: Cloud) -> Owned:
         **{word: lambda _a: ([Frame(control={"started": True})], {"exit_code": 0}) for word in ("exec", "attach")},
         "portforward": lambda _a: ([Frame(control={"started": True})], None),
     }
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def owned(cloud: Cloud) -> Owned:
     return await _owned(cloud)
 
 
