@@ -15,28 +15,16 @@ import pytest_asyncio
 from askos.adapters.containerd.runtime import ContainerdRuntime
 from askos.model.errors import AskosError, ConflictError, NotFoundError
 from askos.ports.runtime import Limits
-from tests.integration.containerd_fixtures import close_bench, needs_containerd, open_bench
-from tests.unit.fakes import FakeRuntime
 
-from .test_runtime import QUICK_S, UNKNOWN, Subject
+from .subjects import QUICK_S, UNKNOWN, Subject, opened
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", params=["fake", "containerd"])
 async def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Subject]:
-    if request.param == "fake":
-        fake = FakeRuntime(tmp_path_factory.mktemp("logs"))
-        fake.add_image()
-        yield Subject(fake, fake.log_root or Path(), real=False)
-        await fake.close()
-        return
-    needs_containerd()
-    bench = await open_bench()
-    try:
-        yield Subject(bench.runtime, bench.logs, real=True)
-    finally:
-        await close_bench(bench)
+    async with opened(request.param, tmp_path_factory.mktemp("logs")) as made:
+        yield made
 
 
 async def gone(subject: Subject, sandbox: str) -> None:
