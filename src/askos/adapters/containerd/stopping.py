@@ -16,6 +16,8 @@ from askos.adapters.containerd.rpc import LIST_S, Client, RpcError
 
 _STOP_S = 15.0
 _KILLED_S = 10.0
+_SEEN_S = 5.0
+_LOOK_S = 0.02
 _AGAIN_S = 0.3
 _SIGKILL = 9
 
@@ -36,6 +38,7 @@ class Stopper:
                 await self._ended(container_id, timeout_s)
             timeout_s = 0
         await self._finish(container_id, timeout_s)
+        await self._seen(container_id)
         self._signalled.discard(container_id)
 
     async def _finish(self, container_id: str, timeout_s: int) -> None:
@@ -50,6 +53,23 @@ class Stopper:
             await self._kill(container_id, _SIGKILL, everything=True)
             again = cri.StopContainerRequest(container_id=container_id, timeout=0)
             await self._client.cri("StopContainer", again, _KILLED_S)
+
+    async def _seen(self, container_id: str) -> None:
+        """Wait until CRI says that it has ended: a process that goes by itself while it is being stopped has no task
+        any more before its exit code is known, and then StopContainer does not wait for that."""
+        request = cri.ContainerStatusRequest(container_id=container_id)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + _SEEN_S
+        while loop.time() < deadline:
+            try:
+                status = (await self._client.cri("ContainerStatus", request, LIST_S)).status
+            except RpcError as error:
+                if error.not_found:
+                    return
+                raise
+            if status.state != cri.CONTAINER_RUNNING:
+                return
+            await asyncio.sleep(_LOOK_S)
 
     async def _kill(self, container_id: str, signum: int, *, everything: bool = False) -> bool:
         """Send a signal; False when there is nothing to send it to."""
