@@ -1,4 +1,4 @@
-"""Quotas: how much the containers of one project may take together. Zun's four resources; capsules do not count."""
+"""Quotas: how much the containers and capsules of one project may take together. Zun's four resources."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Limits(msgspec.Struct, frozen=True):
 
 
 class Usage(msgspec.Struct, frozen=True):
-    """What containers take: MiB, thousandths of CPUs, and GiB of layers with a limit."""
+    """What containers and capsules take: MiB, thousandths of CPUs, and GiB of layers with a limit."""
 
     containers: int = 0
     memory_mib: int = 0

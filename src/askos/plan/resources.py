@@ -75,6 +75,31 @@ def claim(pod: Pod) -> Claim:
     )
 
 
+class Use(msgspec.Struct, frozen=True):
+    """What a pod counts for in the quota of its project."""
+
+    containers: int
+    cpu_milli: int
+    memory_bytes: int
+    storage_bytes: int
+
+
+def use(pod: Pod) -> Use:
+    """The most that a pod may take at any time of its life, its init containers thought of as in `claim`. Of each
+    container its limits count; where it has none, what it requests; where it says nothing, nothing. A container that
+    stays, a sidecar too, is one; init containers end before the others begin."""
+    return Use(
+        containers=_together(pod, "containers", lambda _c, _r: 1),
+        cpu_milli=_together(pod, CPU, _most) + _overhead(pod, CPU),
+        memory_bytes=_together(pod, MEMORY, _most) + _overhead(pod, MEMORY),
+        storage_bytes=_together(pod, STORAGE, _most) + _overhead(pod, STORAGE),
+    )
+
+
+def _most(container: Container, resource: str) -> int:
+    return limit(container, resource) or request(container, resource)
+
+
 def qos_class(pod: Pod) -> QosClass:
     """How well a pod is kept when memory is short. All containers count, init containers too."""
     guaranteed, anything = True, False

@@ -156,8 +156,7 @@ class CapsuleStore(Base):
             name = before.name if name is None else name
             if spec == before.spec and wish == before.wish and content is None and name == before.name:
                 return before
-            if before.kind == "container":
-                await sql_quotas.admit(connection, before.project_id, before.spec, spec, self._default_limits)
+            await sql_quotas.admit(connection, before.project_id, before.spec, spec, self._default_limits)
             values: dict[str, Any] = {"spec": rows.text(spec), "name": name, **rows.claimed(spec)}
             after = msgspec.structs.replace(before, spec=spec, name=name)
             if content is not None:

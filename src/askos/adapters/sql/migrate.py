@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from askos.adapters.sql.database import Database
 from askos.model.errors import SetupError
 
-HEAD = "0008"
+HEAD = "0010"
 _FOLDER = Path(__file__).parent / "migrations"
 
 

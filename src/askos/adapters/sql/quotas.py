@@ -58,12 +58,10 @@ async def admit(
     after: CapsuleSpec,
     defaults: Limits,
 ) -> None:
-    """Refuse a container that would use more than its project may, or the log-in of a registry that is not there.
+    """Refuse a capsule that would use more than its project may, or the log-in of a registry that is not there.
     `before` None: it is new. Within a write transaction: the use cannot change until it ends."""
-    if after.pod is not None:
-        return
-    was, now = Usage() if before is None else _usage(before), _usage(after)
-    registry = after.containers[0].registry_uuid
+    was, now = Usage() if before is None else rows.use(before), rows.use(after)
+    registry = after.containers[0].registry_uuid if after.containers else None
     if registry is not None and (before is None or before.containers[0].registry_uuid != registry):
         await _check_registry(connection, registry)
     if was == now:
@@ -84,19 +82,11 @@ async def limits_of(connection: AsyncConnection, project_id: str, defaults: Limi
 
 
 async def usage_of(connection: AsyncConnection, project_id: str) -> Usage:
-    """What the project's containers take, those included that are being deleted."""
-    columns = (capsules.c.memory_mib, capsules.c.cpu, capsules.c.disk_gib)
-    query = select(func.count(), *(func.coalesce(func.sum(column), 0) for column in columns)).where(
-        capsules.c.project_id == project_id, capsules.c.kind == "container"
-    )
-    count, memory, cpu, disk = (await connection.execute(query)).one()
-    return Usage(int(count), int(memory), int(cpu), int(disk))
-
-
-def _usage(spec: CapsuleSpec) -> Usage:
-    """What one container takes: its claim, as the columns have it."""
-    claimed = rows.claimed(spec)
-    return Usage(1, claimed["memory_mib"], claimed["cpu"], claimed["disk_gib"])
+    """What the project's capsules take, those included that are being deleted."""
+    columns = [capsules.c[f"quota_{name}"] for name in Usage.__struct_fields__]
+    query = select(*(func.coalesce(func.sum(column), 0) for column in columns))
+    found = (await connection.execute(query.where(capsules.c.project_id == project_id))).one()
+    return Usage(*(int(value) for value in found))
 
 
 async def _class_limits(connection: AsyncConnection, name: str, defaults: Limits) -> Limits:

@@ -21,7 +21,8 @@ from askos.model.capsules import (
 )
 from askos.model.hosts import Host, HostFacts
 from askos.model.pods import Content, Event
-from askos.plan import placement, zun_status
+from askos.model.quotas import Usage
+from askos.plan import placement, resources, zun_status
 from askos.ports.store import Change
 
 encode = msgspec.json.encode
@@ -110,7 +111,17 @@ def claimed(spec: CapsuleSpec) -> dict[str, Any]:
         "registry_uuid": spec.containers[0].registry_uuid if spec.containers else None,
         "image": containers[0].image,
         "auto_remove": spec.auto_remove,
+        **{f"quota_{name}": value for name, value in msgspec.structs.asdict(use(spec)).items()},
     }
+
+
+def use(spec: CapsuleSpec) -> Usage:
+    """What a capsule counts for in its project's quota: a container what it claims, a pod the most that it may take."""
+    if spec.pod is not None:
+        pod = resources.use(spec.pod)
+        return Usage(pod.containers, -(-pod.memory_bytes >> 20), pod.cpu_milli, -(-pod.storage_bytes >> 30))
+    wanted = placement.claim(spec)
+    return Usage(len(spec.containers), wanted.memory_mib, wanted.cpu, sum(c.disk_gib for c in spec.containers))
 
 
 def assignment(c: Capsule, content: Content) -> Assignment:

@@ -123,6 +123,11 @@ capsules = Table(
     Column("cpu", _BIG, nullable=False),  # claim in thousandths of a CPU, from spec
     Column("memory_mib", _BIG, nullable=False),  # claim, from spec
     Column("disk_gib", BigInteger, nullable=False, server_default="0"),  # derived from spec
+    # What it counts for in its project's quota, derived from spec: model.quotas.Usage.
+    Column("quota_containers", BigInteger, nullable=False, server_default="1"),
+    Column("quota_memory_mib", BigInteger, nullable=False, server_default="0"),
+    Column("quota_cpu_milli", BigInteger, nullable=False, server_default="0"),
+    Column("quota_disk_gib", BigInteger, nullable=False, server_default="0"),
     Column("registry_uuid", String(36), nullable=True),  # derived from spec
     Column("report", Text, nullable=False),  # agent: Report
     Column("status", String(20), nullable=False),  # derived
@@ -140,7 +145,14 @@ capsules = Table(
     Index("ix_capsules_host", "host_uuid", "cpu", "memory_mib"),
     Index("ix_capsules_wish", "wish_state", "host_uuid"),
     # Answers what a project uses, alone.
-    Index("ix_capsules_quota", "project_id", "kind", "cpu", "memory_mib", "disk_gib"),
+    Index(
+        "ix_capsules_quota",
+        "project_id",
+        "quota_containers",
+        "quota_memory_mib",
+        "quota_cpu_milli",
+        "quota_disk_gib",
+    ),
     Index("ix_capsules_registry", "registry_uuid"),
     # Never give an id a second time: paging by id relies on it.
     sqlite_autoincrement=True,
