@@ -149,6 +149,7 @@ class Cloud:
             healthy=self.health,
             watch=self.watch,
             zones={ZONE},
+            rights_every_s=0.1,
             mounted=[
                 *neutron_routes(self.networking, self.identity),
                 *glance_routes(self.images, self.identity),

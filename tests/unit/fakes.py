@@ -83,14 +83,21 @@ class FakeNetwork:
 
 
 class FakeIdentity:
-    """Tokens are `<user>:<project>:<admin|member|reader>`; anything else is refused. `down` makes it unavailable."""
+    """Tokens are `<user>:<project>:<admin|member|reader>`; anything else is refused. `down` makes it unavailable, what
+    is in `expired` is good for streams that are open already, what is in `revoked` for nothing."""
 
     def __init__(self) -> None:
         self.down = False
+        self.expired: set[str] = set()
+        self.revoked: set[str] = set()
+        self.asked: list[str] = []
 
-    async def validate(self, token: str) -> Caller:
+    async def validate(self, token: str, *, allow_expired: bool = False) -> Caller:
+        self.asked.append(token)
         if self.down:
             raise UnavailableError("The identity service does not answer.")
+        if token in self.revoked or (token in self.expired and not allow_expired):
+            raise UnauthorizedError("The token is not valid.")
         parts = token.split(":")
         if len(parts) != 3 or parts[2] not in ("admin", "member", "reader"):
             raise UnauthorizedError("The token is not valid.")

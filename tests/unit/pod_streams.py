@@ -20,6 +20,7 @@ from aiohttp import web
 
 from askos.api.core import Dispatcher, Request
 from askos.api.podstats import Stats
+from askos.api.rights import Rights
 from askos.api.streams import Streams
 from askos.api.table import stream_routes
 from askos.loops.calls import Calls
@@ -44,6 +45,7 @@ from .fakes import FakeIdentity
 UUID = "22222222-0000-4000-8000-000000000002"
 HOST = "11111111-0000-4000-8000-000000000001"
 TOKEN = {"X-Auth-Token": "ann:p1:member"}
+RIGHTS_EVERY_S = 0.05
 _END: Any = object()
 
 
@@ -143,6 +145,7 @@ class Stage:
         )
         self.calls = Calls(self.agent, folder / "uploads")
         self.placed = True
+        self.identity = FakeIdentity()
         self.streams = Streams(self.find, self, now_us)
         self.pod: Pod
         self.sandbox = rt.SandboxConfig(UUID, "web", "p1", 0, "web", [])
@@ -257,7 +260,8 @@ class Stage:
 async def stage_at(folder: Path) -> AsyncIterator[Stage]:
     stage = Stage(folder)
     store: Any = stage
-    dispatcher = Dispatcher(stream_routes(stage.streams, Stats(stage.find, store, stage)), FakeIdentity(), "/identity")
+    routes = stream_routes(stage.streams, Stats(stage.find, store, stage))
+    dispatcher = Dispatcher(routes, stage.identity, "/identity", Rights(stage.identity, RIGHTS_EVERY_S))
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", dispatcher.__call__)
     runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=0.1)

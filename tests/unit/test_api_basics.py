@@ -14,6 +14,7 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from askos.api.core import Dispatcher, Request, Route, json_response
 from askos.api.microversion import Version
+from askos.api.rights import Rights
 from askos.model.errors import (
     AskosError,
     ConflictError,
@@ -272,7 +273,9 @@ async def test_an_endpoint_of_other_versions_is_406() -> None:
 
 def _client(routes: list[Route]) -> TestClient[Any, Any]:
     app = web.Application()
-    app.router.add_route("*", "/{path:.*}", Dispatcher(routes, FakeIdentity(), "/identity/v3").__call__)
+    identity = FakeIdentity()
+    dispatcher = Dispatcher(routes, identity, "/identity/v3", Rights(identity))
+    app.router.add_route("*", "/{path:.*}", dispatcher.__call__)
     return TestClient(TestServer(app))
 
 

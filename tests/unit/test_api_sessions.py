@@ -296,6 +296,29 @@ async def test_who_gets_a_ticket(cloud: Cloud) -> None:
     got.refused(400, "invalid", "This is a WebSocket endpoint")
 
 
+async def test_a_session_ends_with_the_rights_of_who_asked_for_it(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = cloud.project()
+    uuid = await shell(cloud, token)
+    stream = live(cloud, monkeypatch)
+    url, unused = await attach_url(cloud, uuid, token), await attach_url(cloud, uuid, token)
+    # A token may expire between asking and connecting, and while somebody is connected.
+    cloud.identity.expired.add(token)
+    async with cloud.session.ws_connect(url) as socket:
+        stream.give(Frame(1, b"$ "))
+        assert (await socket.receive()).data == b"$ "
+        cloud.identity.revoked.add(token)
+        async with asyncio.timeout(10):
+            closed = await socket.receive()
+        assert (closed.type, closed.data) == (WSMsgType.CLOSE, 1008)
+        assert closed.extra.startswith("Your rights have ended")
+    async with asyncio.timeout(10):
+        while not stream.closed:
+            await asyncio.sleep(0.01)
+    assert await refused(cloud, unused) == 403
+
+
 # -- characters -------------------------------------------------------------------------------------------------------
 
 

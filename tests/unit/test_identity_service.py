@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import insert, select, update
 
 from askos.adapters.identity.passwords import Passwords
-from askos.adapters.identity.service import EmbeddedIdentity
+from askos.adapters.identity.service import REMEMBERED_US, EmbeddedIdentity
 from askos.adapters.identity.throttle import Throttle
 from askos.adapters.sql import schema
 from askos.adapters.sql.database import Database, sqlite_url
@@ -339,12 +339,31 @@ async def test_tokens_expire_and_are_purged(cloud: Cloud) -> None:
     assert await cloud.identity.purge() == 0
     cloud.clock.us += 1_000_000
     assert await cloud.refused(token)
+    assert (await cloud.identity.validate(token, allow_expired=True)).roles == ["member", "reader"]
+    assert await cloud.refused(token), "what was asked for what is open already is not good for anything new"
     for _ in range(4):
         await cloud.web_token()
+    cloud.clock.us += REMEMBERED_US - 1
+    assert await cloud.identity.purge() == 0
+    assert (await cloud.identity.validate(token, allow_expired=True)).roles == ["member", "reader"]
     cloud.clock.us += 3_601_000_000
+    with pytest.raises(UnauthorizedError):
+        await cloud.identity.validate(token, allow_expired=True)
     fresh = await cloud.web_token()
     assert await cloud.identity.purge(batch=2) == 5
     assert not await cloud.refused(fresh)
+
+
+async def test_what_was_taken_away_is_no_less_so_because_it_had_expired(cloud: Cloud) -> None:
+    revoked, kept = await cloud.web_token(), await cloud.web_token()
+    cloud.clock.us += 3_600_000_000
+    await cloud.identity.revoke(revoked)
+    with pytest.raises(UnauthorizedError):
+        await cloud.identity.validate(revoked, allow_expired=True)
+    await cloud.identity.validate(kept, allow_expired=True)
+    await cloud.identity.directory.update_user(cloud.alice.id, lambda u: msgspec.structs.replace(u, enabled=False))
+    with pytest.raises(UnauthorizedError):
+        await cloud.identity.validate(kept, allow_expired=True)
 
 
 async def test_rescoping_keeps_the_end_and_the_methods(cloud: Cloud) -> None:

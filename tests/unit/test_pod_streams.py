@@ -6,6 +6,7 @@ import asyncio
 import base64
 import contextlib
 import json
+import socket
 import struct
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -14,14 +15,17 @@ from typing import Any
 import aiohttp
 import msgspec
 import pytest
+from aiohttp.test_utils import make_mocked_request
 
 from askos.api import sockets as channel_module
+from askos.api.rights import CLOSE_CODE, Rights, lost
 from askos.api.streams import DEFAULT_CONTAINER, container_of
 from askos.loops import usage
 from askos.model.errors import InvalidError
+from askos.model.identity import Caller
 from askos.model.pods import Container, Pod, PodMetadata, PodSpec
 
-from .pod_streams import UUID, Stage, stage_at
+from .pod_streams import RIGHTS_EVERY_S, TOKEN, UUID, Stage, stage_at
 
 WEB = Container("web", "busybox", stdin=True)
 SIDE = Container("side", "busybox")
@@ -217,6 +221,105 @@ async def test_an_idle_connection_is_closed_and_a_busy_one_is_not(
         assert not socket.closed
         got = await read(socket)
     assert output(got, 1) == b"x" * 10
+    await stage.over()
+
+
+# -- rights -----------------------------------------------------------------------------------------------------------
+
+MEMBER = TOKEN["X-Auth-Token"]
+
+
+async def looked_at(stage: Stage, times: int = 2) -> None:
+    """Until the token was looked at again so often."""
+    stage.identity.asked.clear()
+    async with asyncio.timeout(10):
+        while stage.identity.asked.count(MEMBER) < times:
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("path", ["exec?command=cat&stdin=true", "attach?stdin=true", "portforward?port=1&port=2"])
+async def test_a_stream_ends_with_the_rights_of_who_opened_it(
+    stage: Stage, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def connect(*_: Any) -> Any:
+        ours, theirs = socket.socketpair()
+        for end in (ours, theirs):
+            end.setblocking(False)
+        kept.append(theirs)
+        return ours
+
+    kept: list[socket.socket] = []
+    monkeypatch.setattr(stage.network, "connect", connect)
+    await stage.run(WEB)
+    await stage.start("web", "sleep", "1000")
+    async with stage.socket(path) as stream:
+        # Neither the token's end nor an identity service that is down is a reason to break off.
+        stage.identity.expired.add(MEMBER)
+        await looked_at(stage)
+        stage.identity.down = True
+        await looked_at(stage)
+        stage.identity.down = False
+        assert not stream.closed
+        stage.identity.revoked.add(MEMBER)
+        await read(stream)
+        assert stream.close_code == CLOSE_CODE
+    await stage.over()
+    stage.identity.asked.clear()
+    await asyncio.sleep(4 * RIGHTS_EVERY_S)
+    assert stage.identity.asked == [], "nobody is looked after any more"
+    for end in kept:
+        end.close()
+
+
+async def test_a_log_that_is_followed_ends_too(stage: Stage) -> None:
+    await stage.run(WEB)
+    await stage.start("web", "sleep", "1000")
+    url = f"{stage.url}/askos/v1/capsules/{UUID}/logs?follow=true"
+    async with stage.client.get(url, headers=TOKEN) as got:
+        assert got.status == 200
+        await looked_at(stage)
+        stage.identity.revoked.add(MEMBER)
+        with pytest.raises(aiohttp.ClientPayloadError):
+            async with asyncio.timeout(10):
+                await got.read()
+    await stage.over()
+
+
+async def test_a_role_that_was_taken_away(stage: Stage) -> None:
+    rights = Rights(stage.identity, RIGHTS_EVERY_S)
+    now = [Caller("ann", "p1", False, ["member", "reader"])]
+
+    async def validate(_token: str, *, allow_expired: bool = False) -> Caller:
+        assert allow_expired
+        return now[0]
+
+    stage.identity.validate = validate  # type: ignore[method-assign]
+    raw, other = make_mocked_request("GET", "/"), make_mocked_request("GET", "/")
+    with rights.held(raw, "t", now[0]), rights.held(other, "t", Caller("ann", "p1", False, ["reader"])):
+        now[0] = Caller("ann", "p1", False, ["reader"])
+        async with asyncio.timeout(10):
+            await lost(raw).wait()
+        assert not lost(other).is_set(), "who only read may go on"
+    await stage.over()
+
+
+async def test_many_streams_of_one_token_cost_one_look(stage: Stage) -> None:
+    rights = Rights(stage.identity, RIGHTS_EVERY_S)
+    caller = await stage.identity.validate(MEMBER)
+    with contextlib.ExitStack() as streams:
+        for _ in range(50):
+            streams.enter_context(rights.held(make_mocked_request("GET", "/"), MEMBER, caller))
+        checks = 0
+        original = rights._check
+
+        async def counted(token: str) -> None:
+            nonlocal checks
+            checks += 1
+            await original(token)
+
+        rights._check = counted  # type: ignore[method-assign]
+        await looked_at(stage, 3)
+        assert len(stage.identity.asked) == checks
     await stage.over()
 
 

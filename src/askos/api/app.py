@@ -29,6 +29,7 @@ from askos.api.pods import Pods
 from askos.api.podstats import Stats
 from askos.api.quotas import Quotas
 from askos.api.registries import Registries
+from askos.api.rights import EVERY_S, Rights
 from askos.api.sessions import Sessions
 from askos.api.streams import Streams
 from askos.api.updates import Updates
@@ -70,15 +71,17 @@ def application(
     committer: Committer | None = None,
     image_search: ImageSearch | None = None,
     find_images: GlanceSearch | None = None,
+    rights_every_s: float = EVERY_S,
 ) -> web.Application:
     """The whole application. `ratios`: those that placement goes by. `mounted`: routes of other services (Keystone's)
     on the same port. `public_url`: how clients reach it, None: as each request did. Without
     `find_image`, `find_images` and `committer` there is no image service, without `image_search` no other place to
-    search for images."""
+    search for images. `rights_every_s`: how often open streams' rights are looked at again."""
     registries, images = Registries(admin), Images(store, admin, calls, image_search, find_images)
     lookups = Lookups(store, volumes, networking, registries.find, find_image)
     containers = Containers(store, calls, clock, zones, limits, lookups=lookups)
-    sessions = Sessions(store, calls, clock, public_url=public_url)
+    rights = Rights(identity, rights_every_s)
+    sessions = Sessions(store, calls, clock, rights, public_url=public_url)
     native = Native(store, calls, containers, watch.wait)
     routes = table.routes(Discovery(healthy), native)
     routes += container_table.routes(
@@ -114,7 +117,7 @@ def application(
         return raw_json(described)
 
     routes.append(Route("GET", "/openapi.json", show_document, "This document", public=True))
-    dispatcher = Dispatcher(routes, identity, "/identity/v3")
+    dispatcher = Dispatcher(routes, identity, "/identity/v3", rights)
     app = web.Application(client_max_size=1 << 20)
     app[ROUTES] = routes
 

@@ -19,6 +19,7 @@ from aiohttp import web
 from askos.api import microversion, policy, schemas
 from askos.api.errors import ApiError, from_askos
 from askos.api.microversion import Version
+from askos.api.rights import Rights
 from askos.model.errors import AskosError, UnauthorizedError
 from askos.model.identity import Caller
 from askos.ports.identity import Identity
@@ -40,6 +41,7 @@ class Request:
         self.route = route
         self.arguments = arguments
         self.caller: Caller = _NOBODY
+        self.token = ""
         self.version: Version = microversion.MIN
         self.query: dict[str, Any] = {}
         self.body: Any = None
@@ -85,6 +87,11 @@ class Route(NamedTuple):
         return self.method != "GET" or self.success == 101 or self.segments[-1:] in _INSIDE
 
     @property
+    def streams(self) -> bool:
+        """Whether its answer may take hours, and so is looked after by `rights`. A watch looks after itself."""
+        return self.native and not self.public and (self.success == 101 or self.segments[-1:] == ("logs",))
+
+    @property
     def segments(self) -> tuple[str, ...]:
         """The path's parts."""
         return tuple(s for s in self.path.split("/") if s)
@@ -106,8 +113,9 @@ def raw_json(body: bytes, status: int = 200, headers: dict[str, str] | None = No
 class Dispatcher:
     """Answers everything that no other route of the application takes."""
 
-    def __init__(self, routes: list[Route], identity: Identity, auth_path: str) -> None:
+    def __init__(self, routes: list[Route], identity: Identity, auth_path: str, rights: Rights) -> None:
         self._identity = identity
+        self._rights = rights
         self._auth_path = auth_path
         self._by_length: dict[int, list[tuple[tuple[str, ...], Route]]] = {}
         for route in routes:
@@ -163,6 +171,7 @@ class Dispatcher:
                 request.caller = policy.seen(await self._identity.validate(token))
             except UnauthorizedError as error:
                 raise ApiError(401, "The request you have made requires authentication.") from error
+            request.token = token
         if route is None:
             if allowed and len(segments) <= 3:
                 raise ApiError(405, "Method Not Allowed", detail="", headers={"Allow": ", ".join(sorted(allowed))})
@@ -181,7 +190,10 @@ class Dispatcher:
                 )
             _check_accept(raw)
         await _read_parameters(request)
-        return await route.handler(request)
+        if not route.streams:
+            return await route.handler(request)
+        with self._rights.held(raw, request.token, request.caller):
+            return await route.handler(request)
 
     def _match(self, method: str, segments: tuple[str, ...]) -> tuple[Route | None, dict[str, str], set[str]]:
         allowed: set[str] = set()

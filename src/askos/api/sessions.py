@@ -17,12 +17,13 @@ from urllib.parse import urlsplit
 
 from aiohttp import WSMsgType, web
 
-from askos.api import state
+from askos.api import policy, state
 from askos.api.core import Request
 from askos.api.errors import ApiError
+from askos.api.rights import Rights
 from askos.api.sockets import Socket
 from askos.model.capsules import Capsule
-from askos.model.errors import AskosError, ConflictError, InvalidError, RuntimeFailedError
+from askos.model.errors import AskosError, ConflictError, InvalidError, RuntimeFailedError, UnauthorizedError
 from askos.ports.calls import CallStream, Frame, HostCalls
 from askos.ports.store import Store
 
@@ -32,14 +33,16 @@ MOST_TICKETS = 100
 """Tickets of one container that wait for somebody; beyond, the oldest is worth nothing any more."""
 MAIN = "main"
 """The name of a Zun container's only container."""
+_NOT_OPEN = "This session is not open (any more): ask for a new one with attach or execute."
 _ORIGIN = re.compile(r"(https?)://(\[[^\]]*\]|[^:/\[\]]+)(?::[^/]*)?/?", re.IGNORECASE)
 
 
 class Ticket:
     """The right to one session: with the container's own process, or (`argv`) with a new one."""
 
-    def __init__(self, capsule_uuid: str, argv: list[str] | None, expires_us: int) -> None:
+    def __init__(self, capsule_uuid: str, argv: list[str] | None, expires_us: int, token: str) -> None:
         self.capsule_uuid = capsule_uuid
+        self.token = token
         self.argv = argv
         self.expires_us = expires_us
         self.exec_id = secrets.token_hex(32) if argv is not None else None
@@ -54,6 +57,7 @@ class Sessions:
         store: Store,
         calls: HostCalls,
         clock: Callable[[], int],
+        rights: Rights,
         *,
         public_url: str | None = None,
         allowed_origins: frozenset[str] = frozenset(),
@@ -61,6 +65,7 @@ class Sessions:
         self._store = store
         self._calls = calls
         self._clock = clock
+        self._rights = rights
         self._public_url = public_url
         self._allowed_origins = allowed_origins
         self._tickets: dict[bytes, Ticket] = {}
@@ -71,11 +76,11 @@ class Sessions:
 
     def for_attach(self, request: Request, capsule: Capsule) -> str:
         """A URL for the container's own process."""
-        return self._url(request, capsule, Ticket(capsule.uuid, None, self._clock() + LIFETIME_US))
+        return self._url(request, capsule, Ticket(capsule.uuid, None, self._clock() + LIFETIME_US, request.token))
 
     def for_exec(self, request: Request, capsule: Capsule, argv: list[str]) -> tuple[str, str]:
         """An exec's id, and a URL for it."""
-        ticket = Ticket(capsule.uuid, argv, self._clock() + LIFETIME_US)
+        ticket = Ticket(capsule.uuid, argv, self._clock() + LIFETIME_US, request.token)
         assert ticket.exec_id is not None
         return ticket.exec_id, self._url(request, capsule, ticket)
 
@@ -98,8 +103,7 @@ class Sessions:
         ticket = self._tickets.pop(_hash(token), None)
         fits = ticket is not None and ticket.capsule_uuid == capsule_uuid and ticket.exec_id == exec_id
         if ticket is None or not fits or ticket.expires_us <= self._clock():
-            title = "This session is not open (any more): ask for a new one with attach or execute."
-            raise ApiError(403, title, code="container.invalid-session")
+            raise ApiError(403, _NOT_OPEN, code="container.invalid-session")
         return ticket
 
     async def resize(self, capsule_uuid: str, exec_id: str, width: int, height: int) -> None:
@@ -121,6 +125,15 @@ class Sessions:
             raise ApiError(400, "This is a WebSocket endpoint: connect with an Upgrade.", code="container.invalid")
         self._check_origin(raw)
         ticket = self._take(query.get("token", ""), query.get("uuid", ""), query.get("exec_id"))
+        try:
+            caller = await self._rights.caller(ticket.token)
+        except UnauthorizedError as error:
+            raise ApiError(403, _NOT_OPEN, code="container.invalid-session") from error
+        policy.enforce_writer(caller)
+        with self._rights.held(raw, ticket.token, caller):
+            return await self._connected(raw, ticket)
+
+    async def _connected(self, raw: web.Request, ticket: Ticket) -> web.StreamResponse:
         capsule = await self._store.capsule(ticket.capsule_uuid, None, "container")
         state.check("attach" if ticket.argv is None else "execute", capsule)
         if capsule.placement.host_uuid is None:
@@ -139,7 +152,7 @@ class Sessions:
             async with Socket(raw, ("binary",)) as socket:
                 with contextlib.suppress(ConnectionError):
                     await self._carry(socket, ticket, stream, frames, refusal)
-                await socket.response.close(code=1000, message=b"Target closed")
+                await socket.leave(b"Target closed")
             return socket.response
         finally:
             await stream.close()

@@ -166,6 +166,11 @@ async def _receive(socket_: aiohttp.ClientWebSocketResponse, streams: Streams) -
             return wire.result(bytes(data))
         if channel in targets and data:
             await asyncio.to_thread(write_all, targets[channel], data)
+    if socket_.close_code == aiohttp.WSCloseCode.POLICY_VIOLATION:
+        raise ClientError(
+            "your rights ended, and with them the connection: the token was revoked, the user or project disabled, or "
+            "a role taken away. The process may still run"
+        )
     if socket_.close_code != aiohttp.WSCloseCode.OK:
         raise ConnectionBrokenError("the connection broke before the process ended. It may still run")
     return None

@@ -29,8 +29,12 @@ from askos.model.identity import (
 class Identity(Protocol):
     """Validates tokens. The embedded service and real Keystone both stand behind this one verb."""
 
-    async def validate(self, token: str) -> Caller:
-        """The caller of a project-scoped, unexpired, unrevoked token. Raises UnauthorizedError otherwise."""
+    async def validate(self, token: str, *, allow_expired: bool = False) -> Caller:
+        """The caller of a project-scoped, unexpired, unrevoked token. Raises UnauthorizedError otherwise.
+
+        `allow_expired`: one that has expired counts too, for as long as the service remembers it. Keystone's word and
+        meaning: for what began while the token was good and takes longer.
+        """
 
 
 class Directory(Protocol):

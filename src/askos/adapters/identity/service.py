@@ -27,6 +27,10 @@ ADMIN = "admin"
 """The name of the first user, of the first project, and of the role that user has in it."""
 
 
+REMEMBERED_US = 12 * 3600 * 1_000_000
+"""How long a token is known beyond its end, so that what began with it may go on (`allow_expired`)."""
+
+
 class EmbeddedIdentity:
     """See `ports.identity.IdentityService`. Several processes may share one database.
 
@@ -63,9 +67,10 @@ class EmbeddedIdentity:
         """Application credentials."""
         return self._credentials
 
-    async def validate(self, token: str) -> Caller:
-        """The caller of a project-scoped, unexpired, unrevoked token. Raises UnauthorizedError otherwise."""
-        caller = (await self._entry(token)).caller
+    async def validate(self, token: str, *, allow_expired: bool = False) -> Caller:
+        """The caller of a project-scoped, unexpired, unrevoked token. Raises UnauthorizedError otherwise.
+        `allow_expired`: also of one that expired no more than `REMEMBERED_US` ago."""
+        caller = (await self._entry(token, allow_expired=allow_expired)).caller
         if caller is None:
             raise unauthorized()
         return caller
@@ -74,7 +79,7 @@ class EmbeddedIdentity:
         """Any unexpired, unrevoked token. UnauthorizedError otherwise."""
         return (await self._entry(token)).token
 
-    async def _entry(self, secret: str) -> Entry:
+    async def _entry(self, secret: str, *, allow_expired: bool = False) -> Entry:
         digest = digest_of(secret)
         if digest is None:
             raise unauthorized()
@@ -83,9 +88,11 @@ class EmbeddedIdentity:
             epoch = self._cache.epoch
             async with self._database.read() as connection:
                 now = self._clock()
-                token = await token_store.load_token(connection, digest, now)
+                good_at = now - REMEMBERED_US if allow_expired else now
+                token = await token_store.load_token(connection, digest, now, good_at)
             if token is None:
                 raise unauthorized()
+            # One that has expired is remembered for no time at all.
             entry = self._cache.add(digest, token, now, epoch)
         return entry
 
@@ -103,11 +110,12 @@ class EmbeddedIdentity:
         self._cache.forget(digest=digest)
 
     async def purge(self, *, batch: int = 500) -> int:
-        """Delete expired tokens, in transactions of `batch`, so that log-ins get in between; how many."""
+        """Delete tokens that expired more than `REMEMBERED_US` ago, in transactions of `batch`, so that log-ins get in
+        between; how many."""
         total = 0
         while True:
             async with self._database.write() as connection:
-                count = await token_store.remove_expired(connection, self._clock(), batch)
+                count = await token_store.remove_expired(connection, self._clock() - REMEMBERED_US, batch)
             total += count
             if count < batch:
                 return total

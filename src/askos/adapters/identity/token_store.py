@@ -62,8 +62,12 @@ async def add_token(connection: AsyncConnection, digest: str, token: Token) -> N
     )
 
 
-async def load_token(connection: AsyncConnection, digest: str, now_us: int) -> Token | None:
-    """The token of that hash as it is worth now, or None."""
+async def load_token(
+    connection: AsyncConnection, digest: str, now_us: int, good_at_us: int | None = None
+) -> Token | None:
+    """The token of that hash as it is worth now, or None. `good_at_us`: the time at which it must not have expired yet;
+    None: now."""
+    good_at_us = now_us if good_at_us is None else good_at_us
     row = (
         await connection.execute(
             select(
@@ -84,14 +88,14 @@ async def load_token(connection: AsyncConnection, digest: str, now_us: int) -> T
             .where(_tokens.c.hash == digest)
         )
     ).first()
-    if row is None or row.expires_us <= now_us or not row.u_enabled:
+    if row is None or row.expires_us <= good_at_us or not row.u_enabled:
         return None
     roles: list[Role] = []
     if row.project_id is not None:
         roles = await roles_in(connection, row.user_id, row.project_id) if row.p_enabled else []
     credential = None
     if row.application_credential_id is not None:
-        if row.c_id is None or (row.c_expires_us is not None and row.c_expires_us <= now_us):
+        if row.c_id is None or (row.c_expires_us is not None and row.c_expires_us <= good_at_us):
             return None
         allowed = set(msgspec.json.decode(row.c_roles, type=list[str]))
         roles = effective_roles([role for role in roles if role.id in allowed], roles)
