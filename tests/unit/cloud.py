@@ -137,6 +137,7 @@ class Cloud:
         return application(
             store=self.store,
             admin=self.store,
+            tickets=self.store,
             volumes=self.volumes,
             networking=self.networking,
             find_image=Finder(self.images).find,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -10,8 +11,13 @@ from urllib.parse import parse_qs, urlsplit
 import aiohttp
 import pytest
 from aiohttp import WSMsgType
+from aiohttp.test_utils import TestServer
+from sqlalchemy import select
 
-from askos.api.sessions import LIFETIME_US, whole_characters
+from askos.adapters.sql import schema
+from askos.adapters.sql.store import SqlStore
+from askos.api.sessions import LIFETIME_US, MOST_TICKETS, whole_characters
+from askos.model.capsules import CapsuleReport, Report
 from askos.model.errors import ConflictError, RuntimeFailedError
 from askos.ports.calls import Frame
 
@@ -317,6 +323,71 @@ async def test_a_session_ends_with_the_rights_of_who_asked_for_it(
         while not stream.closed:
             await asyncio.sleep(0.01)
     assert await refused(cloud, unused) == 403
+
+
+# -- several servers --------------------------------------------------------------------------------------------------
+
+
+async def test_another_server_takes_the_ticket_also_after_a_restart(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = cloud.project()
+    uuid = await shell(cloud, token)
+    stream = live(cloud, monkeypatch)
+    exec_id, url = await exec_url(cloud, uuid, token)
+    async with TestServer(cloud.app()) as other:
+        elsewhere = url.replace(cloud.url.partition("://")[2], f"{other.host}:{other.port}")
+        async with cloud.session.ws_connect(elsewhere) as socket:
+            stream.give(Frame(1, b"$ "))
+            assert (await socket.receive()).data == b"$ "
+        for again in (url, elsewhere):
+            assert await refused(cloud, again) == 403
+        resize = f"/v1/containers/{uuid}/execute_resize?exec_id={exec_id}&w=1&h=1"
+        (await cloud.ask("POST", resize, token)).refused(400, "invalid", "no such exec instance")
+
+
+async def test_of_many_who_come_at_once_one_is_let_in(cloud: Cloud) -> None:
+    token = cloud.project()
+    uuid = await shell(cloud, token)
+    secret = parse_qs(urlsplit(await attach_url(cloud, uuid, token)).query)["token"][0]
+    digest = hashlib.sha256(secret.encode()).hexdigest()
+    servers = [SqlStore(cloud.database, clock=cloud.clock) for _ in range(8)]
+    taken = await asyncio.gather(*(server.take_ticket(digest) for server in servers))
+    assert sum(ticket is not None for ticket in taken) == 1
+
+
+async def test_what_is_kept_of_a_ticket_is_of_no_use(cloud: Cloud) -> None:
+    token = cloud.project()
+    uuid = await shell(cloud, token)
+    secret = parse_qs(urlsplit(await attach_url(cloud, uuid, token)).query)["token"][0]
+    async with cloud.database.read() as connection:
+        query = select(schema.session_tickets).where(schema.session_tickets.c.capsule_uuid == uuid)
+        (row,) = (await connection.execute(query)).all()
+    assert secret not in str(row)
+    assert token not in str(row)
+    # With the container its tickets go.
+    assert (
+        await cloud.ask("DELETE", f"/v1/containers/{uuid}?force=true", f"root:{token.split(':')[1]}:admin")
+    ).status == 204
+    (capsule,) = await cloud.store.capsules_by_uuid([uuid])
+    gone = CapsuleReport(uuid, capsule.placement.epoch, Report(), gone=True)
+    await cloud.store.apply_reports(HOST, [gone])
+    async with cloud.database.read() as connection:
+        assert (await connection.execute(query)).all() == []
+
+
+async def test_the_oldest_of_too_many_tickets_are_worth_nothing(cloud: Cloud) -> None:
+    token = cloud.project()
+    uuid = await shell(cloud, token)
+    other = await attach_url(cloud, await shell(cloud, token), token)
+    first, second = [await attach_url(cloud, uuid, token) for _ in range(2)]
+    for _ in range(MOST_TICKETS - 1):
+        await attach_url(cloud, uuid, token)
+    cloud.calls.answers = {"attach": ([STARTED], {"exit_code": 0})}
+    assert await refused(cloud, first) == 403
+    for url in (second, other):
+        async with cloud.session.ws_connect(url):
+            pass
 
 
 # -- characters -------------------------------------------------------------------------------------------------------

@@ -43,6 +43,7 @@ from askos.ports.identity import Identity
 from askos.ports.image_search import ImageSearch
 from askos.ports.network_store import NetworkStore
 from askos.ports.store import Store
+from askos.ports.tickets import TicketStore
 from askos.ports.volume_store import VolumeStore
 
 __all__ = ["ROUTES", "Watch", "application"]
@@ -55,6 +56,7 @@ def application(
     *,
     store: Store,
     admin: AdminStore,
+    tickets: TicketStore,
     volumes: VolumeStore,
     networking: NetworkStore,
     calls: HostCalls,
@@ -81,7 +83,7 @@ def application(
     lookups = Lookups(store, volumes, networking, registries.find, find_image)
     containers = Containers(store, calls, clock, zones, limits, lookups=lookups)
     rights = Rights(identity, rights_every_s)
-    sessions = Sessions(store, calls, clock, rights, public_url=public_url)
+    sessions = Sessions(store, calls, clock, rights, tickets, public_url=public_url)
     native = Native(store, calls, containers, watch.wait)
     routes = table.routes(Discovery(healthy), native)
     routes += container_table.routes(

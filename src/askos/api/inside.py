@@ -109,7 +109,7 @@ class Inside:
         state.check("execute", capsule)
         tty = boolean(query.get("interactive"), False)
         if not boolean(query.get("run"), True):
-            exec_id, url = self._sessions.for_exec(request, capsule, argv)
+            exec_id, url = await self._sessions.for_exec(request, capsule, argv)
             return json_response({"output": None, "exit_code": None, "exec_id": exec_id, "proxy_url": url})
         arguments = {"argv": argv, "tty": tty, "limit_bytes": EXECUTE_OUTPUT_BYTES}
         try:
@@ -144,7 +144,7 @@ class Inside:
         if not capsule.spec.containers[0].interactive:
             title = "Container doesn't support to be attached, please check the interactive set properly"
             raise ApiError(400, title, code="container.no-interactive-flag")
-        return json_response(self._sessions.for_attach(request, capsule))
+        return json_response(await self._sessions.for_attach(request, capsule))
 
     async def resize(self, request: Request) -> web.Response:
         """POST resize: the container's own terminal."""

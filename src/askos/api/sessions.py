@@ -1,7 +1,8 @@
 """Zun's interactive sessions: attach and exec over a WebSocket that carries a terminal's bytes and nothing else.
 
 A request with a token makes a ticket; whoever comes with the ticket's own token within ten minutes is connected, once.
-Tickets are kept in this process, as hashes.
+Any server of the cloud takes it. What is kept of a ticket is a hash, and the token of who asked for it, which only the
+ticket itself opens: the session ends with that token's rights.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import os
 import re
 import secrets
 from collections.abc import AsyncIterator, Callable
@@ -16,6 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from aiohttp import WSMsgType, web
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from askos.api import policy, state
 from askos.api.core import Request
@@ -24,28 +27,20 @@ from askos.api.rights import Rights
 from askos.api.sockets import Socket
 from askos.model.capsules import Capsule
 from askos.model.errors import AskosError, ConflictError, InvalidError, RuntimeFailedError, UnauthorizedError
+from askos.model.identity import Caller
 from askos.ports.calls import CallStream, Frame, HostCalls
 from askos.ports.store import Store
+from askos.ports.tickets import Ticket, TicketStore
 
 PATH = "/askos/v1/sessions"
 LIFETIME_US = 600 * 1_000_000
 MOST_TICKETS = 100
 """Tickets of one container that wait for somebody; beyond, the oldest is worth nothing any more."""
+_NONCE_BYTES = 12
 MAIN = "main"
 """The name of a Zun container's only container."""
 _NOT_OPEN = "This session is not open (any more): ask for a new one with attach or execute."
 _ORIGIN = re.compile(r"(https?)://(\[[^\]]*\]|[^:/\[\]]+)(?::[^/]*)?/?", re.IGNORECASE)
-
-
-class Ticket:
-    """The right to one session: with the container's own process, or (`argv`) with a new one."""
-
-    def __init__(self, capsule_uuid: str, argv: list[str] | None, expires_us: int, token: str) -> None:
-        self.capsule_uuid = capsule_uuid
-        self.token = token
-        self.argv = argv
-        self.expires_us = expires_us
-        self.exec_id = secrets.token_hex(32) if argv is not None else None
 
 
 class Sessions:
@@ -58,6 +53,7 @@ class Sessions:
         calls: HostCalls,
         clock: Callable[[], int],
         rights: Rights,
+        tickets: TicketStore,
         *,
         public_url: str | None = None,
         allowed_origins: frozenset[str] = frozenset(),
@@ -68,43 +64,42 @@ class Sessions:
         self._rights = rights
         self._public_url = public_url
         self._allowed_origins = allowed_origins
-        self._tickets: dict[bytes, Ticket] = {}
+        self._tickets = tickets
         self._running: dict[str, tuple[str, CallStream]] = {}
         """Execs that somebody is connected to: the container and the stream, by exec id."""
 
     # -- tickets -----------------------------------------------------------------------------------------------
 
-    def for_attach(self, request: Request, capsule: Capsule) -> str:
+    async def for_attach(self, request: Request, capsule: Capsule) -> str:
         """A URL for the container's own process."""
-        return self._url(request, capsule, Ticket(capsule.uuid, None, self._clock() + LIFETIME_US, request.token))
+        return await self._url(request, capsule, None, None)
 
-    def for_exec(self, request: Request, capsule: Capsule, argv: list[str]) -> tuple[str, str]:
+    async def for_exec(self, request: Request, capsule: Capsule, argv: list[str]) -> tuple[str, str]:
         """An exec's id, and a URL for it."""
-        ticket = Ticket(capsule.uuid, argv, self._clock() + LIFETIME_US, request.token)
-        assert ticket.exec_id is not None
-        return ticket.exec_id, self._url(request, capsule, ticket)
+        exec_id = secrets.token_hex(32)
+        return exec_id, await self._url(request, capsule, argv, exec_id)
 
-    def _url(self, request: Request, capsule: Capsule, ticket: Ticket) -> str:
-        now = self._clock()
-        for known in [key for key, other in self._tickets.items() if other.expires_us <= now]:
-            del self._tickets[known]
-        mine = [key for key, other in self._tickets.items() if other.capsule_uuid == capsule.uuid]
-        for known in mine[: max(0, len(mine) - MOST_TICKETS + 1)]:
-            del self._tickets[known]
-        token = secrets.token_urlsafe(32)
-        self._tickets[_hash(token)] = ticket
+    async def _url(self, request: Request, capsule: Capsule, argv: list[str] | None, exec_id: str | None) -> str:
+        secret = secrets.token_urlsafe(32)
+        credential = _encrypted(secret, request.token)
+        expires_us = self._clock() + LIFETIME_US
+        ticket = Ticket(_digest(secret), capsule.uuid, argv, exec_id, credential, expires_us)
+        await self._tickets.add_ticket(ticket, MOST_TICKETS)
         base = (self._public_url or request.host_url).rstrip("/")
         scheme, _, rest = base.partition("://")
-        url = f"{'wss' if scheme == 'https' else 'ws'}://{rest}{PATH}?token={token}&uuid={capsule.uuid}"
-        return url if ticket.exec_id is None else f"{url}&exec_id={ticket.exec_id}"
+        url = f"{'wss' if scheme == 'https' else 'ws'}://{rest}{PATH}?token={secret}&uuid={capsule.uuid}"
+        return url if exec_id is None else f"{url}&exec_id={exec_id}"
 
-    def _take(self, token: str, capsule_uuid: str, exec_id: str | None) -> Ticket:
-        """The ticket of a token, which is worth nothing from now on. A 403 for any other."""
-        ticket = self._tickets.pop(_hash(token), None)
-        fits = ticket is not None and ticket.capsule_uuid == capsule_uuid and ticket.exec_id == exec_id
-        if ticket is None or not fits or ticket.expires_us <= self._clock():
+    async def _take(self, secret: str, capsule_uuid: str, exec_id: str | None) -> tuple[Ticket, str, Caller]:
+        """The ticket of this secret, which is worth nothing from now on; whose it is, by token. A 403 for any other."""
+        ticket = await self._tickets.take_ticket(_digest(secret))
+        if ticket is None or ticket.capsule_uuid != capsule_uuid or ticket.exec_id != exec_id:
             raise ApiError(403, _NOT_OPEN, code="container.invalid-session")
-        return ticket
+        token = _decrypted(secret, ticket.credential)
+        try:
+            return ticket, token, await self._rights.caller(token)
+        except UnauthorizedError as error:
+            raise ApiError(403, _NOT_OPEN, code="container.invalid-session") from error
 
     async def resize(self, capsule_uuid: str, exec_id: str, width: int, height: int) -> None:
         """The terminal of an exec. ConflictError before somebody is connected, InvalidError for an unknown one."""
@@ -112,7 +107,7 @@ class Sessions:
         if running is not None and running[0] == capsule_uuid:
             await running[1].send(Frame(control={"resize": [width, height]}))
             return
-        if any(t.exec_id == exec_id and t.capsule_uuid == capsule_uuid for t in self._tickets.values()):
+        if await self._tickets.awaits(capsule_uuid, exec_id):
             raise ConflictError(f"Exec {exec_id} has not started: it does when its proxy_url is connected to.")
         raise InvalidError(f"no such exec instance: {exec_id}")
 
@@ -124,13 +119,10 @@ class Sessions:
         if raw.headers.get("Upgrade", "").lower() != "websocket":
             raise ApiError(400, "This is a WebSocket endpoint: connect with an Upgrade.", code="container.invalid")
         self._check_origin(raw)
-        ticket = self._take(query.get("token", ""), query.get("uuid", ""), query.get("exec_id"))
-        try:
-            caller = await self._rights.caller(ticket.token)
-        except UnauthorizedError as error:
-            raise ApiError(403, _NOT_OPEN, code="container.invalid-session") from error
+        secret, uuid, exec_id = query.get("token", ""), query.get("uuid", ""), query.get("exec_id")
+        ticket, token, caller = await self._take(secret, uuid, exec_id)
         policy.enforce_writer(caller)
-        with self._rights.held(raw, ticket.token, caller):
+        with self._rights.held(raw, token, caller):
             return await self._connected(raw, ticket)
 
     async def _connected(self, raw: web.Request, ticket: Ticket) -> web.StreamResponse:
@@ -236,5 +228,19 @@ def whole_characters(data: bytes) -> tuple[bytes, bytes]:
     return data, b""
 
 
-def _hash(token: str) -> bytes:
-    return hashlib.sha256(token.encode()).digest()
+def _digest(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def _cipher(secret: str) -> AESGCM:
+    # The secret has 256 random bits, so that a hash with a purpose of its own makes a key of it.
+    return AESGCM(hashlib.sha256(b"askos session " + secret.encode()).digest())
+
+
+def _encrypted(secret: str, token: str) -> bytes:
+    nonce = os.urandom(_NONCE_BYTES)
+    return nonce + _cipher(secret).encrypt(nonce, token.encode(), None)
+
+
+def _decrypted(secret: str, credential: bytes) -> str:
+    return _cipher(secret).decrypt(credential[:_NONCE_BYTES], credential[_NONCE_BYTES:], None).decode()

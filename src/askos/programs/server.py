@@ -167,6 +167,7 @@ class Server:
         app = application(
             store=self.store,
             admin=self.store,
+            tickets=self.store,
             image_search=HubSearch(self._settings.images.search_url),
             volumes=self.volumes,
             calls=self.link,

@@ -23,6 +23,7 @@ from askos.adapters.sql.schema import (
     capsules,
     changes,
     container_actions,
+    session_tickets,
 )
 from askos.adapters.sql.sealing import Sealer
 from askos.model.capsules import Capsule, CapsuleSpec, Report
@@ -107,7 +108,7 @@ class Base:
         )
         await sql_ports.release(connection, capsule.uuid, self._clock())
         await exposing.conceal(connection, capsule.uuid, capsule.project_id, capsule.spec)
-        for table in (capsule_labels, capsule_events, container_actions):
+        for table in (capsule_labels, capsule_events, container_actions, session_tickets):
             await connection.execute(delete(table).where(table.c.capsule_uuid == capsule.uuid))
         await connection.execute(delete(capsules).where(capsules.c.uuid == capsule.uuid))
         return Change(

@@ -323,6 +323,25 @@ container_actions = Table(
 )
 """What was asked of containers. Written with the wish, finished by the report that settles it."""
 
+session_tickets = Table(
+    "session_tickets",
+    metadata,
+    Column("id", _BIG, primary_key=True, autoincrement=True),
+    Column("digest", String(64), nullable=False, unique=True),  # SHA-256 of the ticket; the ticket itself is not kept
+    Column(
+        "capsule_uuid",
+        String(36),
+        ForeignKey("capsules.uuid", ondelete="CASCADE"),
+        nullable=False,
+        index=True,
+    ),
+    Column("argv", Text, nullable=True),  # JSON list; NULL: the container's own process
+    Column("exec_id", String(64), nullable=True),
+    Column("credential", LargeBinary, nullable=False),  # a token, which only the ticket opens
+    Column("expires_us", BigInteger, nullable=False, index=True),
+)
+"""Interactive sessions that were asked for and wait for somebody to connect."""
+
 changes = Table(
     "changes",
     metadata,

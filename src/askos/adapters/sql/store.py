@@ -14,12 +14,13 @@ from askos.adapters.sql.quotas import QuotaStore
 from askos.adapters.sql.registries import RegistryStore
 from askos.adapters.sql.schema import capsules, cloud, registries
 from askos.adapters.sql.services import ServiceStore
+from askos.adapters.sql.tickets import SqlTickets
 
 _CONTENT_KEY = "content_key"
 """The fact that tells which key content is sealed with, by its fingerprint."""
 
 
-class SqlStore(AgentStore, AttachStore, PlacementStore, ChangeLog, QuotaStore, RegistryStore, ServiceStore):
+class SqlStore(AgentStore, AttachStore, PlacementStore, ChangeLog, QuotaStore, RegistryStore, ServiceStore, SqlTickets):
     """The store on a migrated database."""
 
     async def fact(self, key: str, make: Callable[[], str]) -> str:

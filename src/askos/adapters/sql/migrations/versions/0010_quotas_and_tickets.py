@@ -1,4 +1,4 @@
-"""capsules count in quotas"""
+"""capsules count in quotas; tickets of sessions"""
 
 import msgspec
 import sqlalchemy as sa
@@ -20,6 +20,23 @@ def upgrade() -> None:
     _count()
     op.drop_index("ix_capsules_quota", "capsules")
     op.create_index("ix_capsules_quota", "capsules", ["project_id", *_COLUMNS])
+    op.create_table(
+        "session_tickets",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
+        sa.Column("digest", sa.String(length=64), nullable=False),
+        sa.Column("capsule_uuid", sa.String(length=36), nullable=False),
+        sa.Column("argv", sa.Text(), nullable=True),
+        sa.Column("exec_id", sa.String(length=64), nullable=True),
+        sa.Column("credential", sa.LargeBinary(), nullable=False),
+        sa.Column("expires_us", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["capsule_uuid"], ["capsules.uuid"], name=op.f("fk_session_tickets_capsule_uuid"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_session_tickets")),
+        sa.UniqueConstraint("digest", name=op.f("uq_session_tickets_digest")),
+    )
+    op.create_index(op.f("ix_session_tickets_capsule_uuid"), "session_tickets", ["capsule_uuid"])
+    op.create_index(op.f("ix_session_tickets_expires_us"), "session_tickets", ["expires_us"])
 
 
 def _count() -> None:
@@ -52,6 +69,7 @@ def _count() -> None:
 
 
 def downgrade() -> None:
+    op.drop_table("session_tickets")
     op.drop_index("ix_capsules_quota", "capsules")
     op.create_index("ix_capsules_quota", "capsules", ["project_id", "kind", "cpu", "memory_mib", "disk_gib"])
     for name in _COLUMNS:
