@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from askos.api import policy
 from askos.model.capsules import CapsuleReport, Report
 
 from .cloud import HOST, Answer, Cloud
@@ -342,11 +344,33 @@ async def test_floating_addresses(cloud: Cloud) -> None:
     assert (await cloud.ask("DELETE", path, token)).status == 204
 
 
-async def test_containers_cannot_be_on_the_external_network(cloud: Cloud) -> None:
+async def test_who_may_ask_for_the_external_network_says_policy(cloud: Cloud, tmp_path: Path) -> None:
     token = cloud.project()
+    admin = token.replace("member", "admin")
     (public,) = await listed(cloud, "networks?router:external=True", token)
-    body = {"image": "busybox", "nets": [{"network": public["id"]}]}
-    (await cloud.ask("POST", "/v1/containers", token, body=body)).refused(403, "external-network-attach-forbidden")
+    uuid = await cloud.in_status(token, "Running")
+
+    async def ask(who: str) -> list[Any]:
+        body = {"image": "busybox", "nets": [{"network": public["id"]}]}
+        path = f"/v1/containers/{uuid}/network_attach?network={public['id']}"
+        return [await cloud.ask("POST", "/v1/containers", who, body=body), await cloud.ask("POST", path, who)]
+
+    title = f"It is not allowed to create an interface on external network {public['id']}"
+    for got in await ask(token):
+        got.refused(403, "external-network-attach-forbidden", title)
+    for got in await ask(admin):  # whom policy lets, the network itself refuses: it has floating addresses alone
+        got.refused(409, "conflict", "Nothing can be on the external network public")
+    rules = tmp_path / "policy.yaml"
+    rules.write_text('"network:attach_external_network": "rule:admin_or_owner"\n')
+    policy.use(rules)
+    try:
+        for got in await ask(token):
+            got.refused(409, "conflict", "Nothing can be on the external network public")
+        rules.write_text('"network:attach_external_network": "rule:deny_everybody"\n')
+        for got in await ask(admin):
+            got.refused(403, "external-network-attach-forbidden", title)
+    finally:
+        policy.use(None)
 
 
 async def test_subnets_out_of_a_pool(cloud: Cloud) -> None:

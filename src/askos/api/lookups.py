@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from ipaddress import IPv4Address
 from typing import Any, NamedTuple
 
+from askos.api import policy
 from askos.api.errors import ApiError, invalid_field
 from askos.model.capsules import ContainerMount, VolumeGrant
 from askos.model.errors import NotFoundError
@@ -102,7 +103,11 @@ class Lookups:
                 raise invalid_field("v4-fixed-ip", address, f"port {port} has the address {meant.address} already")
             return NetWish(port_uuid=meant.uuid)
         if network:
-            return NetWish(network_uuid=(await self.network_store().network(network, who)).uuid, address=address)
+            found = await self.network_store().network(network, who)
+            if found.external and not found.shared and not policy.allows(caller, "network:attach_external_network"):
+                title = f"It is not allowed to create an interface on external network {found.uuid}"
+                raise ApiError(403, title, code="container.external-network-attach-forbidden")
+            return NetWish(network_uuid=found.uuid, address=address)
         return NetWish(address=address)
 
     # -- volumes -----------------------------------------------------------------------------------------------

@@ -121,10 +121,10 @@ class Store(Protocol):
 
     async def create_capsule(self, new: NewCapsule) -> Capsule:
         """Write a capsule with its ports. With a `token` that exists already, the capsule that has it is returned and
-        nothing is written. ConflictError when no address is left or a wished one is taken, when `unique_name` is
-        broken, or when a volume is not there for this project or in use (multi-attach not allowed). InvalidError
-        port-in-use, port-not-usable, or for an address outside of its network; NotFoundError network-not-found,
-        port-not-found; ForbiddenError external-network-attach-forbidden.
+        nothing is written. ConflictError when no address is left or a wished one is taken, for an external network,
+        when `unique_name` is broken, or when a volume is not there for this project or in use (multi-attach not
+        allowed). InvalidError port-in-use, port-not-usable, or for an address outside of its network; NotFoundError
+        network-not-found, port-not-found; ForbiddenError over-quota.
 
         Without a wish for networks it goes on the project's oldest network, else on the oldest shared one, else on
         the project's "default", which is then made."""

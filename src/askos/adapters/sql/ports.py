@@ -14,7 +14,7 @@ from askos.adapters.sql import groups as sql_groups
 from askos.adapters.sql import networks as sql_networks
 from askos.adapters.sql.schema import networks, port_groups, ports
 from askos.model.capsules import Network, Port
-from askos.model.errors import ConflictError, ForbiddenError, InvalidError, NotFoundError
+from askos.model.errors import ConflictError, InvalidError, NotFoundError
 from askos.model.networks import NetWish
 from askos.plan import pools
 
@@ -113,10 +113,9 @@ class Taker:
 
 def _check_usable(network: Row[Any]) -> None:
     if network.external:
-        raise ForbiddenError(
-            f"It is not allowed to create an interface on external network {network.uuid}. Give the container a "
-            "floating address instead.",
-            "external-network-attach-forbidden",
+        raise ConflictError(
+            f"Nothing can be on the external network {network.name} ({network.uuid}) itself: its addresses lead to "
+            "ports of other networks. Put the container on one of those, and give its port a floating address."
         )
     if network.cidr is None:
         raise ConflictError(
