@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from ipaddress import IPv4Network, ip_address
 from pathlib import Path
 from typing import Any
@@ -105,6 +105,37 @@ def key(value: Any) -> str:
     if len(found) != 32:
         raise ValueError(must)
     return text(value)
+
+
+_LONGEST_LABEL = 255
+_MOST_LABELS = 64
+
+
+def labels(value: Any) -> tuple[tuple[str, str], ...]:
+    """Labels, in the order of their keys: a table, "key=value,key=value", or several such texts."""
+    must = "must be labels such as rack=a,disk=ssd, each key once"
+    if isinstance(value, Mapping):
+        pairs = list(value.items())
+    else:
+        texts = [value] if isinstance(value, str) else value
+        if not isinstance(texts, list | tuple) or not all(isinstance(each, str) for each in texts):
+            raise ValueError(must)
+        split = [each.partition("=") for every in texts for each in every.split(",") if each.strip()]
+        if not all(equals for _, equals, _ in split):
+            raise ValueError(must)
+        pairs = [(key.strip(), word.strip()) for key, _, word in split]
+    for key, word in pairs:
+        if not isinstance(word, str) or not all(
+            len(each) <= _LONGEST_LABEL and each.isprintable() for each in (key, word)
+        ):
+            raise ValueError(f"must be labels whose keys and values are texts of at most {_LONGEST_LABEL} characters")
+        if not key or "=" in key:
+            raise ValueError(must)
+    if len(dict(pairs)) != len(pairs):
+        raise ValueError(must)
+    if len(pairs) > _MOST_LABELS:
+        raise ValueError(f"must be at most {_MOST_LABELS} labels")
+    return tuple(sorted(pairs))
 
 
 def one_of(*words: str) -> Parser:

@@ -23,9 +23,10 @@ DEFAULT_DATA = Path("/var/lib/askos")
 FILE_NAME = "askos.toml"
 
 
-def _as(parser: parse.Parser, name: str | None = None) -> dict[str, Any]:
-    """Metadata of a setting. `name`: in flags and the environment, where the bare one would say too little."""
-    return {"parse": parser, "name": name}
+def _as(parser: parse.Parser, name: str | None = None, flag: str | None = None) -> dict[str, Any]:
+    """Metadata of a setting. `name`: in flags and the environment, where the bare one would say too little. `flag`: how
+    users write the flag, where it is not the name."""
+    return {"parse": parser, "name": name, "flag": flag}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +119,9 @@ class Host:
 
     name: str | None = field(default=None, metadata=_as(parse.text, "host_name"))
     """Name of the host in the API. None: the machine's host name."""
+    labels: tuple[tuple[str, str], ...] = field(default=(), metadata=_as(parse.labels, "host_labels", "--label"))
+    """What the operator says of the host, for users to choose by: a container with the hint "label:disk" "ssd" goes
+    where disk=ssd alone. In the file a table, elsewhere "key=value,key=value"."""
     cpu_allocation_ratio: float = field(default=16.0, metadata=_as(parse.within(0.1, 1000, float)))
     """CPUs that may be given away for each one there is: shares are promised, not cores. Lower it for steady
     load."""
@@ -153,8 +157,8 @@ class Limits:
 
 @dataclass(frozen=True, kw_only=True)
 class Quotas:
-    """What the containers of one project may use together, unless its own quotas or the quota class "default" say
-    something else. -1: no limit. Capsules do not count."""
+    """What the containers and capsules of one project may use together, unless its own quotas or the quota class
+    "default" say something else. -1: no limit."""
 
     containers: int = field(default=40, metadata=_as(parse.within(-1, 1 << 30, int), "quota_containers"))
     """Containers."""
@@ -303,7 +307,7 @@ class _Given(NamedTuple):
         variable = f"ASKOS_{name.upper()}"
         table = self.table.get(section, {}) if section else self.table
         if self.flags.get(name) is not None:
-            said, value = f"--{name.replace('_', '-')}", self.flags[name]
+            said, value = spec.metadata["flag"] or f"--{name.replace('_', '-')}", self.flags[name]
         elif self.environ.get(variable):
             said, value = variable, self.environ[variable]
         elif spec.name in table:

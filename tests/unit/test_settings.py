@@ -12,9 +12,13 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from askos.cli.main import cli
 from askos.model.errors import SetupError
 from askos.paths import Paths, prepare_folders
+from askos.programs import main
+from askos.programs.facts import gather
 from askos.settings import Settings, load
 
 REPOSITORY = Path(__file__).parents[2]
@@ -218,3 +222,49 @@ class TestFolders:
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True)
         assert done.stdout == "Askos must be root to run containers. Try again with sudo.\n"
         assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "variable", "flags", "found"),
+    [
+        ("labels = {disk = 'ssd', rack = 'a b'}", "", None, {"disk": "ssd", "rack": "a b"}),
+        ("labels = ['disk=ssd']", "", None, {"disk": "ssd"}),
+        ("labels = {disk = 'ssd'}", "rack=b, gpu=", None, {"rack": "b", "gpu": ""}),
+        ("", "rack=b", ("rack=c", "at=x=y"), {"rack": "c", "at": "x=y"}),
+        ("", "", None, {}),
+    ],
+)
+def test_labels_of_the_host(
+    tmp_path: Path, file: str, variable: str, flags: tuple[str, ...] | None, found: dict[str, str]
+) -> None:
+    (tmp_path / "askos.toml").write_text(f"[host]\n{file}\n")
+    settings = load({"data": tmp_path, "host_labels": flags}, {"ASKOS_HOST_LABELS": variable})
+    assert dict(settings.host.labels) == found
+    assert gather(settings, ["runc"]).labels == found
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ("disk",),
+        ("=ssd",),
+        ("a=1", "a=2"),
+        ("a" * 256 + "=1",),
+        ("a=1\n2",),
+        tuple(f"k{n}=" for n in range(65)),
+        5,
+        {"a": 1},
+    ],
+)
+def test_labels_that_are_none(tmp_path: Path, given: object) -> None:
+    with pytest.raises(SetupError, match=r"^Bad setting --label = .*: it must be"):
+        load({"data": tmp_path, "host_labels": given}, {})
+
+
+def test_the_agents_flag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[Settings] = []
+    monkeypatch.setattr(main, "start", lambda settings, **_: started.append(settings))
+    for words in (["agent", "--label", "disk=ssd", "--label", "rack=a"], ["up"]):
+        done = CliRunner().invoke(cli, [*words, "--data", str(tmp_path)], obj=None)
+        assert done.exit_code == 0, done.output
+    assert [s.host.labels for s in started] == [(("disk", "ssd"), ("rack", "a")), ()]

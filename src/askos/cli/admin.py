@@ -138,10 +138,12 @@ def host_ls(quiet: bool, form: str) -> None:
                 f"{h['mem_used']} of {h['mem_total']} MiB",
                 f"{h['disk_used']} of {h['disk_total']} GiB",
                 ", ".join(h.get("runtimes") or []),
+                ", ".join(f"{key}={value}" for key, value in (h.get("labels") or {}).items()),
             ]
             for h in found
         ]
-        columns = [Column("HOST", 10), *map(Column, ("CONTAINERS", "CPU", "MEMORY", "DISK")), Column("RUNTIMES", 8)]
+        columns = [Column("HOST", 10), *map(Column, ("CONTAINERS", "CPU", "MEMORY", "DISK"))]
+        columns += [Column("RUNTIMES", 8), Column("LABELS", 8)]
         output.write(output.table(columns, rows, width=output.table_width()))
 
 

@@ -48,6 +48,17 @@ def _listen_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
+def _label_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option(
+        "--label",
+        "host_labels",
+        metavar="KEY=VALUE",
+        multiple=True,
+        callback=lambda _context, _option, given: given or None,
+        help="Label of this host, for `askos run --hint label:KEY=VALUE`. Several: give it again.",
+    )(function)
+
+
 def _load(flags: dict[str, Any]) -> Settings:
     from askos import settings
 
@@ -65,6 +76,7 @@ def _load(flags: dict[str, Any]) -> Settings:
 )
 @click.option("-d", "--detach", is_flag=True, help="Run in the background; return when the cloud works.")
 @click.option("--report-fd", type=int, hidden=True)
+@_label_option
 @_listen_options
 @_settings_options
 def up(detach: bool, report_fd: int | None, **flags: Any) -> None:
@@ -92,8 +104,13 @@ def server(**flags: Any) -> None:
     main.start(_load(flags), server=True, agent=False)
 
 
-@click.command(cls=Command, needs_cloud=False, examples=["askos agent --data /srv/cloud"])
+@click.command(
+    cls=Command,
+    needs_cloud=False,
+    examples=["askos agent --data /srv/cloud", "askos agent --label disk=ssd --label rack=a"],
+)
 @click.option("--link-socket", help="Socket of the server [FOLDER/run/link.sock].")
+@_label_option
 @_settings_options
 def agent(**flags: Any) -> None:
     """Run this machine's containers for a server, in the foreground."""
@@ -143,6 +160,8 @@ def _detach(settings: Settings, config: str | None) -> None:
     for flag, value in (("--public-url", settings.listen.public_url), ("--network-pool", settings.network.pool)):
         if value is not None:
             arguments += [flag, value]
+    for key, word in settings.host.labels:
+        arguments += ["--label", f"{key}={word}"]
     arguments += ["--log-level", settings.log.level]
     process = subprocess.Popen(
         arguments,

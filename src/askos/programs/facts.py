@@ -46,6 +46,7 @@ def gather(settings: Settings, runtimes: list[str]) -> HostFacts:
         kernel_version=platform.release(),
         runtimes=tuple(runtimes),
         version=__version__,
+        labels=dict(settings.host.labels),
     )
 
 
