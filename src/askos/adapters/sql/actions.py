@@ -32,7 +32,7 @@ async def begin(connection: AsyncConnection, capsule_uuid: str, action: NewActio
         "failed": False,
         "events": "[]",
     }
-    made = await connection.execute(insert(container_actions).values(**row))
+    made = await connection.execute(insert(container_actions), row)
     key: Row[Any] | None = made.inserted_primary_key
     assert key is not None
     return int(key[0])

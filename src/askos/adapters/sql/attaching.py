@@ -14,7 +14,7 @@ from askos.adapters.sql import groups as sql_groups
 from askos.adapters.sql import ports as sql_ports
 from askos.adapters.sql import queries, rows
 from askos.adapters.sql.capsules import CapsuleStore
-from askos.adapters.sql.schema import capsules, ports
+from askos.adapters.sql.schema import ports
 from askos.model.actions import NewAction
 from askos.model.capsules import Capsule, Port, Task
 from askos.model.errors import ConflictError, InvalidError
@@ -82,7 +82,7 @@ class AttachStore(CapsuleStore):
         return after
 
     async def _living(self, connection: AsyncConnection, uuid: str) -> Capsule:
-        capsule = await self._one(connection, capsules.c.uuid == uuid)
+        capsule = await self._one(connection, uuid)
         if capsule is None:
             raise queries.not_found("container", uuid)
         if capsule.wish.state == "deleted":

@@ -40,9 +40,9 @@ class CapsuleStore(Base):
         async with self._db.write() as connection:
             if new.token:
                 mine = (capsules.c.project_id == new.project_id) & (capsules.c.token == new.token)
-                existing = await self._one(connection, mine)
-                if existing is not None:
-                    return existing
+                existing = await self._some(connection, select(capsules).where(mine))
+                if existing:
+                    return existing[0]
             if new.unique_name:
                 await _check_name(connection, new, namespace)
             await sql_quotas.admit(connection, new.project_id, None, new.spec, self._default_limits)
@@ -50,25 +50,26 @@ class CapsuleStore(Base):
             new = msgspec.structs.replace(new, spec=spec)
             revision = await self._log(connection, new.kind, new.uuid, new.project_id, created=True)
             made = await connection.execute(
-                insert(capsules).values(
-                    uuid=new.uuid,
-                    project_id=new.project_id,
-                    user_id=new.user_id,
-                    name=new.name,
-                    kind=new.kind,
-                    namespace=namespace,
-                    token=new.token or None,
-                    spec=rows.text(new.spec),
-                    content=sealed,
-                    content_revision=int(sealed is not None),
-                    wish=rows.text(new.wish),
-                    epoch=0,
-                    report=rows.text(Report()),
-                    revision=revision,
-                    created_us=now,
+                insert(capsules),
+                {
+                    "uuid": new.uuid,
+                    "project_id": new.project_id,
+                    "user_id": new.user_id,
+                    "name": new.name,
+                    "kind": new.kind,
+                    "namespace": namespace,
+                    "token": new.token or None,
+                    "spec": rows.text(new.spec),
+                    "content": sealed,
+                    "content_revision": int(sealed is not None),
+                    "wish": rows.text(new.wish),
+                    "epoch": 0,
+                    "report": rows.text(Report()),
+                    "revision": revision,
+                    "created_us": now,
                     **rows.claimed(new.spec),
                     **rows.derived(new.wish, Placement(), Report()),
-                )
+                },
             )
             taker = sql_ports.Taker(new.uuid, new.project_id, new.spec.security_groups)
             plugged = await taker.take(connection, new.nets or [NetWish()], [], now)
@@ -107,7 +108,7 @@ class CapsuleStore(Base):
     async def wish(self, uuid: str, change: Callable[[Capsule], Wish], action: NewAction | None = None) -> Capsule:
         """See `ports.store.Store`."""
         async with self._db.write() as connection:
-            capsule = await self._one(connection, capsules.c.uuid == uuid)
+            capsule = await self._one(connection, uuid)
             if capsule is None:
                 raise queries.not_found("container", uuid)
             capsule, changed = await self._rewish(connection, capsule, change(capsule))
@@ -149,7 +150,7 @@ class CapsuleStore(Base):
     ) -> Capsule:
         """See `ports.store.Store`."""
         async with self._db.write() as connection:
-            before = await self._one(connection, capsules.c.uuid == uuid)
+            before = await self._one(connection, uuid)
             if before is None:
                 raise queries.not_found("capsule", uuid)
             spec, wish = change(before)

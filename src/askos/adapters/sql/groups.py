@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, Row, insert, select
+from sqlalchemy import ColumnElement, Row, bindparam, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from askos.adapters.sql.schema import security_groups, security_rules
@@ -16,6 +16,7 @@ from askos.model.networks import SecurityGroup, SecurityRule
 from askos.plan import security
 
 DEFAULT = "default"
+_DEFAULT_OF = select(security_groups.c.uuid).where(security_groups.c.default_of == bindparam("of"))
 
 
 def missing(ident: str) -> NotFoundError:
@@ -42,8 +43,7 @@ def rule(row: Row[Any]) -> SecurityRule:
 
 async def default_uuid(connection: AsyncConnection, project_id: str, now_us: int) -> str:
     """The project's default group, made at its first use."""
-    query = select(security_groups.c.uuid).where(security_groups.c.default_of == project_id)
-    found = (await connection.execute(query)).scalar()
+    found = (await connection.execute(_DEFAULT_OF, {"of": project_id})).scalar()
     if found is not None:
         return str(found)
     uuid = await add(connection, project_id, DEFAULT, "Default security group", now_us, default_of=project_id)

@@ -6,7 +6,7 @@ import uuid as uuids
 from ipaddress import IPv4Address
 from typing import Any
 
-from sqlalchemy import Row, insert, select, update
+from sqlalchemy import Row, bindparam, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from askos.adapters.sql.schema import cloud, floating_ips, networks, ports, routers
@@ -17,6 +17,15 @@ from askos.plan import pools
 
 HOST_COLUMNS = ("uuid", "project_id", "name", "cidr", "gateway", "subnet_uuid", "gateway_disabled")
 """What a host must know of a network: the fields of `model.capsules.Network`, in their order."""
+_USABLE = (
+    select(networks)
+    .where(networks.c.cidr.is_not(None), networks.c.external.is_(False))
+    .order_by(networks.c.created_us, networks.c.uuid)
+    .limit(1)
+)
+_OWN = _USABLE.where(networks.c.project_id == bindparam("of"))
+_SHARED = _USABLE.where(networks.c.shared.is_(True))
+_TAKEN = select(ports.c.address_number).where(ports.c.network_uuid == bindparam("of"))
 DEFAULT = "default"
 EXTERNAL = "public"
 
@@ -89,10 +98,8 @@ async def find(connection: AsyncConnection, uuid: str) -> Row[Any]:
 async def usual(connection: AsyncConnection, project_id: str, now_us: int) -> Row[Any]:
     """Where a project's capsules go that wish for no network: its oldest, else the oldest shared one, else its
     "default", which is made now. ConflictError when there is no room for that."""
-    usable = (networks.c.cidr.is_not(None), networks.c.external.is_(False))
-    for mine in (networks.c.project_id == project_id, networks.c.shared.is_(True)):
-        query = select(networks).where(mine, *usable).order_by(networks.c.created_us, networks.c.uuid).limit(1)
-        row = (await connection.execute(query)).first()
+    for query, whose in ((_OWN, {"of": project_id}), (_SHARED, {})):
+        row = (await connection.execute(query, whose)).first()
         if row is not None:
             return row
     pool = (await connection.execute(select(cloud.c.value).where(cloud.c.key == "network_pool"))).scalar_one()
@@ -159,8 +166,7 @@ async def check_address(connection: AsyncConnection, network: Row[Any], address:
 
 async def _numbers(connection: AsyncConnection, network: Row[Any]) -> set[int]:
     """All addresses in use, as integers. Those of an external network are no ports."""
-    query = select(ports.c.address_number).where(ports.c.network_uuid == network.uuid)
-    used = set((await connection.execute(query)).scalars())
+    used = set((await connection.execute(_TAKEN, {"of": network.uuid})).scalars().all())
     if network.external:
         for table in (floating_ips, routers):
             others = select(table.c.address).where(table.c.network_uuid == network.uuid, table.c.address.is_not(None))

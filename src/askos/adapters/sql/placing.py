@@ -70,7 +70,7 @@ class PlacementStore(Base):
     ) -> bool:
         """See `ports.store.Store`."""
         async with self._db.write() as connection:
-            capsule = await self._one(connection, capsules.c.uuid == uuid)
+            capsule = await self._one(connection, uuid)
             if capsule is None or capsule.placement.host_uuid is not None or capsule.wish.state == "deleted":
                 return False
             chosen = choose(capsule, await self._loads_for(connection, capsule))

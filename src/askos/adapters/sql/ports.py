@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ipaddress import IPv4Address
 from typing import Any
 
-from sqlalchemy import Row, delete, insert, select, update
+from sqlalchemy import Row, bindparam, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from askos.adapters.sql import groups as sql_groups
@@ -19,6 +19,12 @@ from askos.model.networks import NetWish
 from askos.plan import pools
 
 _CHUNK = 500
+_OF_CAPSULES = (
+    select(ports, *(networks.c[name].label(f"of_network_{name}") for name in sql_networks.HOST_COLUMNS))
+    .join(networks, networks.c.uuid == ports.c.network_uuid)
+    .where(ports.c.capsule_uuid.in_(bindparam("chunk", expanding=True)))
+    .order_by(ports.c.position)
+)
 
 
 class Taker:
@@ -133,14 +139,15 @@ async def add(connection: AsyncConnection, now_us: int, **values: Any) -> str:
     uuid = str(uuids.uuid4())
     address = values["address"]
     await connection.execute(
-        insert(ports).values(
-            uuid=uuid,
-            address_number=int(IPv4Address(address)),
-            mac=pools.mac_for(address),
-            created_us=now_us,
-            updated_us=now_us,
+        insert(ports),
+        {
+            "uuid": uuid,
+            "address_number": int(IPv4Address(address)),
+            "mac": pools.mac_for(address),
+            "created_us": now_us,
+            "updated_us": now_us,
             **values,
-        )
+        },
     )
     return uuid
 
@@ -174,17 +181,11 @@ async def of_capsules(
     connection: AsyncConnection, capsule_uuids: Sequence[str]
 ) -> dict[str, tuple[list[Port], list[Network]]]:
     """Ports of capsules in their order, each with its network. Capsules without any are left out."""
-    wanted = [networks.c[name].label(f"of_network_{name}") for name in sql_networks.HOST_COLUMNS]
     known: dict[str, Network] = {}
     found: dict[str, tuple[list[Port], list[Network]]] = {}
     for start in range(0, len(capsule_uuids), _CHUNK):
-        query = (
-            select(ports, *wanted)
-            .join(networks, networks.c.uuid == ports.c.network_uuid)
-            .where(ports.c.capsule_uuid.in_(capsule_uuids[start : start + _CHUNK]))
-            .order_by(ports.c.position)
-        )
-        for row in (await connection.execute(query)).all():
+        chunk = list(capsule_uuids[start : start + _CHUNK])
+        for row in (await connection.execute(_OF_CAPSULES, {"chunk": chunk})).all():
             network = known.get(row.network_uuid)
             if network is None:
                 network = Network(*(getattr(row, f"of_network_{name}") for name in sql_networks.HOST_COLUMNS))

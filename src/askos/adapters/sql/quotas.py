@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Table, delete, func, insert, select, text
+from sqlalchemy import String, Table, bindparam, delete, func, insert, literal, select, text, union_all
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from askos.adapters.sql import rows
@@ -13,6 +13,16 @@ from askos.adapters.sql.schema import capsules, quota_classes, quotas, registrie
 from askos.model.capsules import CapsuleSpec
 from askos.model.errors import NotFoundError
 from askos.model.quotas import DEFAULT_CLASS, Limits, Usage, check, override
+
+_LIMITS = union_all(
+    select(literal(value=True), quotas.c.resource, quotas.c.hard_limit).where(
+        quotas.c.project_id == bindparam("of", type_=String)
+    ),
+    select(literal(value=False), quota_classes.c.resource, quota_classes.c.hard_limit).where(
+        quota_classes.c.name == bindparam("class", type_=String)
+    ),
+)
+"""A project's own limits and those of a class."""
 
 
 class QuotaStore(Base):
@@ -77,8 +87,12 @@ async def admit(
 
 async def limits_of(connection: AsyncConnection, project_id: str, defaults: Limits) -> Limits:
     """The project's own limits, else those of the class "default", else `defaults`."""
-    own = await _read(connection, quotas, quotas.c.project_id == project_id)
-    return override(await _class_limits(connection, DEFAULT_CLASS, defaults), own)
+    classes: dict[str, int] = {}
+    own: dict[str, int] = {}
+    found = (await connection.execute(_LIMITS, {"of": project_id, "class": DEFAULT_CLASS})).all()
+    for is_own, resource, limit in found:
+        (own if is_own else classes)[resource] = int(limit)
+    return override(override(defaults, classes), own)
 
 
 async def usage_of(connection: AsyncConnection, project_id: str) -> Usage:
