@@ -83,7 +83,8 @@ async def test_a_port_of_the_user_outlives_the_container(cloud: Cloud) -> None:
         ([{"network": "nowhere"}], 404, "network-not-found"),
         ([{"port": "00000000-0000-4000-8000-000000000000"}], 404, "port-not-found"),
         ([{"network": "one", "v4-fixed-ip": "999.1.1.1"}], 400, "schema-validation-error"),
-        ([{"network": "one", "v6-fixed-ip": "fe80::1"}], 400, "schema-validation-error"),
+        ([{"network": "one", "v6-fixed-ip": "10.0.0.1"}], 400, "schema-validation-error"),
+        ([{"network": "one", "v6-fixed-ip": "fd00::1"}], 400, "invalid-ip-for-network"),
         ([{"network": "one"}, {"network": "one"}], 400, "schema-validation-error"),
     ],
 )

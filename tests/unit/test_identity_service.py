@@ -596,9 +596,6 @@ async def test_a_project_that_owns_something_stays(cloud: Cloud) -> None:
                 uuid="n1",
                 project_id=cloud.project.id,
                 name="backend",
-                cidr="10.0.0.0/24",
-                gateway="10.0.0.1",
-                subnet_uuid="s1",
                 created_us=0,
             )
         )

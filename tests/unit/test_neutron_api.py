@@ -84,15 +84,20 @@ async def test_a_network_and_its_subnet(cloud: Cloud) -> None:
     refused(await cloud.ask("GET", f"{V2}/subnets/{subnet['id']}", token), 404, "SubnetNotFound")
 
 
-async def test_ranges_do_not_overlap_even_between_projects(cloud: Cloud) -> None:
+async def test_ranges_may_overlap_but_not_what_the_cloud_needs(cloud: Cloud) -> None:
     mine, theirs = cloud.project(), cloud.project()
-    await network(cloud, mine, "10.12.0.0/16")
+    for token, cidr in ((mine, "10.12.0.0/16"), (mine, "10.12.0.0/16"), (theirs, "10.12.7.0/24")):
+        await network(cloud, token, cidr)
+    (public,) = await listed(cloud, "networks?router:external=true", theirs)
+    (outside,) = await listed(cloud, f"subnets?network_id={public['id']}", theirs)
     net = await made(cloud, "networks", theirs, name="net")
-    body = {"subnet": {"network_id": net["id"], "cidr": "10.12.7.0/24", "ip_version": 4}}
+    body = {"subnet": {"network_id": net["id"], "cidr": outside["cidr"], "ip_version": 4}}
     # tempest goes on with another range when it reads these words.
     refused(
         await cloud.ask("POST", f"{V2}/subnets", theirs, body=body), 400, "InvalidInput", "overlaps with another subnet"
     )
+    body["subnet"]["cidr"] = "100.64.3.0/24"
+    refused(await cloud.ask("POST", f"{V2}/subnets", theirs, body=body), 400, "InvalidInput", "between themselves")
 
 
 @pytest.mark.parametrize(
@@ -101,7 +106,20 @@ async def test_ranges_do_not_overlap_even_between_projects(cloud: Cloud) -> None
         ({"cidr": "8.8.8.0/24"}, "not private"),
         ({"cidr": "10.13.0.0/31"}, "no room"),
         ({"cidr": "10.13.0.0/99"}, "not a valid IP subnet"),
-        ({"cidr": "fd00::/64", "ip_version": 6}, "IPv4"),
+        ({"cidr": "fd00::/64", "ip_version": 4}, "does not match the ip_version"),
+        ({"cidr": "10.13.0.0/24", "ip_version": 6}, "does not match the ip_version"),
+        ({"cidr": "10.13.0.0/24", "ip_version": 5}, "not in [4, 6]"),
+        ({"cidr": "fe80::/64"}, "neither unique-local nor global"),
+        ({"cidr": "fd00::/127"}, "no room"),
+        ({"cidr": "fd00::/64", "gateway_ip": "fd01::1"}, "not in the subnet"),
+        ({"cidr": "fd00::/64", "gateway_ip": "10.13.0.1"}, "not in the subnet"),
+        ({"cidr": "fd00::/64", "gateway_ip": 7}, "not a valid IP address"),
+        ({"cidr": "fd00::/64", "allocation_pools": [{"start": "10.13.0.1", "end": "10.13.0.5"}]}, "not of IPv6"),
+        ({"cidr": "fd00::/64", "ipv6_ra_mode": "loud"}, "ipv6_ra_mode"),
+        ({"cidr": "fd00::/96", "ipv6_address_mode": "slaac"}, "must be a /64"),
+        ({"cidr": "fd00::/64", "ipv6_address_mode": "slaac", "enable_dhcp": False}, "enable_dhcp"),
+        ({"cidr": "fd00::/64", "ipv6_address_mode": "slaac", "ipv6_ra_mode": "dhcpv6-stateful"}, "not valid"),
+        ({"cidr": "10.13.0.0/24", "ipv6_ra_mode": "slaac"}, "for subnets of IPv6"),
         ({"cidr": "10.13.0.0/24", "gateway_ip": "10.14.0.1"}, "not in the subnet"),
         ({"cidr": "10.13.0.0/24", "dns_nameservers": ["8.8.8.8"]}, "dns_nameservers"),
         (
@@ -387,6 +405,19 @@ async def test_subnets_out_of_a_pool(cloud: Cloud) -> None:
     net = await made(cloud, "networks", token, name="n")
     body = {"subnet": {"network_id": net["id"], "subnetpool_id": pool["id"], "prefixlen": 24}}
     refused(await cloud.ask("POST", f"{V2}/subnets", token, body=body), 400, "MinPrefixSubnetAllocationError")
+    for cidr in ("10.25.0.0/28", "10.26.0.0/28"):
+        body = {"subnet": {"network_id": net["id"], "subnetpool_id": pool["id"], "cidr": cidr}}
+        refused(await cloud.ask("POST", f"{V2}/subnets", token, body=body), 409, "SubnetAllocationError")
+    body = {"subnet": {"network_id": net["id"], "subnetpool_id": pool["id"], "ip_version": 6}}
+    refused(await cloud.ask("POST", f"{V2}/subnets", token, body=body), 400, "BadRequest", "IPv4 subnet pool")
+    body = {"subnetpool": {"default_quota": 40}}
+    after = await cloud.ask("PUT", f"{V2}/subnetpools/{pool['id']}", token, body=body)
+    assert after.body["subnetpool"]["default_quota"] == 40
+    body = {"subnet": {"network_id": net["id"], "subnetpool_id": pool["id"]}}
+    refused(await cloud.ask("POST", f"{V2}/subnets", token, body=body), 409, "SubnetPoolQuotaExceeded")
+    refused(await cloud.ask("DELETE", f"{V2}/subnetpools/{pool['id']}", token), 409, "SubnetPoolDeleteError")
+    for one in await listed(cloud, f"subnets?subnetpool_id={pool['id']}", token):
+        assert (await cloud.ask("DELETE", f"{V2}/subnets/{one['id']}", token)).status == 204
     assert (await cloud.ask("DELETE", f"{V2}/subnetpools/{pool['id']}", token)).status == 204
 
 

@@ -10,7 +10,8 @@ from askos.api import state
 from askos.api.containers import Containers, action
 from askos.api.core import Request, json_response, raw_json
 from askos.api.errors import ApiError, invalid_query, invalid_value
-from askos.api.lookups import check_address
+from askos.api.lookups import checked_address
+from askos.api.representation import versions
 from askos.model.errors import InvalidError
 from askos.ports.network_store import Who
 
@@ -31,9 +32,14 @@ class Attachments:
         found: list[dict[str, Any]] = []
         for port, network in zip(capsule.ports, capsule.networks, strict=True):
             head = {"net_id": network.uuid, "port_id": port.uuid}
-            address = {"subnet_id": network.subnet_uuid, "version": 4, "ip_address": port.address}
-            grouped = request.version >= (1, 18)
-            found.append({**head, "fixed_ips": [address]} if grouped else {**head, **address})
+            mine = [
+                {"subnet_id": subnet_uuid, "version": version, "ip_address": address}
+                for version, address, subnet_uuid in versions(port, network)
+            ]
+            if request.version >= (1, 18):
+                found.append({**head, "fixed_ips": mine})
+            else:
+                found += [{**head, **address} for address in mine]
         return json_response({"networks": found})
 
     async def attach(self, request: Request) -> web.Response:
@@ -43,10 +49,11 @@ class Attachments:
         if network and port:
             raise _schema(f"{{'network': {network!r}, 'port': {port!r}}}: give one of them, not both")
         if address:
-            check_address("fixed_ip", address)
+            address = checked_address("fixed_ip", address)
         capsule = await self._containers.find(request, "network_attach")
         state.check("network_attach", capsule)
-        wish = await self._lookups.net(request.caller, network=network, port=port, address=address)
+        wished = {"address6" if ":" in address else "address": address}
+        wish = await self._lookups.net(request.caller, network=network, port=port, **wished)
         if any(n.uuid == wish.network_uuid for n in capsule.networks):
             raise InvalidError(f"Network '{network}' is already connected to container '{capsule.uuid}'.")
         await self._store.attach_port(capsule.uuid, wish, action(request, "network_attach"))

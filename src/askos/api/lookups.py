@@ -10,7 +10,6 @@ import base64
 import binascii
 import uuid
 from collections.abc import Awaitable, Callable
-from ipaddress import IPv4Address
 from typing import Any, NamedTuple
 
 from askos.api import policy
@@ -21,6 +20,7 @@ from askos.model.identity import Caller
 from askos.model.networks import NetWish
 from askos.model.pods import Content, Secret
 from askos.model.volumes import GIB
+from askos.plan import pools
 from askos.ports.network_store import NetworkStore, Who
 from askos.ports.store import Store
 from askos.ports.volume_store import VolumeStore
@@ -81,34 +81,43 @@ class Lookups:
         """The networks to be on, in the order given; each only once."""
         found: list[NetWish] = []
         for number, net in enumerate(given or []):
-            if net.get("v6-fixed-ip"):
-                raise invalid_field("v6-fixed-ip", net["v6-fixed-ip"], "networks here have IPv4 addresses only")
-            address = net.get("v4-fixed-ip", "")
-            if "v4-fixed-ip" in net:
-                check_address("v4-fixed-ip", address)
-            wish = await self.net(caller, network=net.get("network"), port=net.get("port"), address=address)
+            wished: dict[str, str] = {}
+            for field, ours, version in (("v4-fixed-ip", "address", 4), ("v6-fixed-ip", "address6", 6)):
+                if field in net:
+                    wished[ours] = checked_address(field, net[field], version)
+            wish = await self.net(caller, network=net.get("network"), port=net.get("port"), **wished)
             if wish in found:
                 raise invalid_field("nets", net, f"it is the same as another one (number {number})")
             found.append(wish)
         return found
 
     async def net(
-        self, caller: Caller, *, network: str | None = None, port: str | None = None, address: str = ""
+        self,
+        caller: Caller,
+        *,
+        network: str | None = None,
+        port: str | None = None,
+        address: str = "",
+        address6: str = "",
     ) -> NetWish:
         """One network or port; with neither, the project's usual network."""
         who = Who(caller.project_id, caller.is_admin)
         if port:
             meant = await self.network_store().port(port, who)
-            if address and address != meant.address:
-                raise invalid_field("v4-fixed-ip", address, f"port {port} has the address {meant.address} already")
+            for field, wanted, has in (
+                ("v4-fixed-ip", address, meant.address),
+                ("v6-fixed-ip", address6, meant.address6),
+            ):
+                if wanted and wanted != has:
+                    raise invalid_field(field, wanted, f"port {port} has the address {has or meant.address} already")
             return NetWish(port_uuid=meant.uuid)
         if network:
             found = await self.network_store().network(network, who)
             if found.external and not found.shared and not policy.allows(caller, "network:attach_external_network"):
                 title = f"It is not allowed to create an interface on external network {found.uuid}"
                 raise ApiError(403, title, code="container.external-network-attach-forbidden")
-            return NetWish(network_uuid=found.uuid, address=address)
-        return NetWish(address=address)
+            return NetWish(network_uuid=found.uuid, address=address, address6=address6)
+        return NetWish(address=address, address6=address6)
 
     # -- volumes -----------------------------------------------------------------------------------------------
 
@@ -177,12 +186,12 @@ class Lookups:
             raise NotFoundError(f"Requested host {name} could not be found.", "requested-host-not-found")
 
 
-def check_address(field: str, text: str) -> None:
-    """Raises a 400 for what is no IPv4 address."""
-    try:
-        IPv4Address(text)
-    except ValueError:
-        raise invalid_field(field, text, f"{text!r} is not a 'ipv4'") from None
+def checked_address(field: str, text: str, version: int = 0) -> str:
+    """An address in its usual form. Raises a 400 for what is none, or none of the IP version wanted (0: either)."""
+    found = pools.parsed(text)
+    if found is None or version not in (0, found.version):
+        raise invalid_field(field, text, f"{text!r} is not a {f'ipv{version}' if version else 'IP address'!r}")
+    return str(found)
 
 
 def _destination(path: str) -> str:

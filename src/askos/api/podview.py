@@ -137,7 +137,7 @@ def status_json(capsule: Capsule) -> dict[str, Any]:
         shown["hostIPs"] = [{"ip": report.host_ip}]
     if capsule.ports:
         shown["podIP"] = capsule.ports[0].address
-        shown["podIPs"] = [{"ip": port.address} for port in capsule.ports]
+        shown["podIPs"] = [{"ip": ip} for port in capsule.ports for ip in (port.address, port.address6) if ip]
     if report.start_us is not None:
         shown["startTime"] = time_text(report.start_us)
     shown["qosClass"] = resources.qos_class(pod)

@@ -7,7 +7,7 @@ from typing import Any
 
 from askos.api import policy
 from askos.api.rendered import Blanks, Piece
-from askos.model.capsules import Capsule, ContainerReport, ContainerSpec
+from askos.model.capsules import Capsule, ContainerReport, ContainerSpec, Network, Port
 from askos.model.identity import Caller
 from askos.plan import zun_status
 
@@ -41,19 +41,27 @@ def links(host_url: str, uuid: str) -> list[dict[str, str]]:
     ]
 
 
+def versions(port: Port, network: Network) -> list[tuple[int, str, str]]:
+    """The addresses of a port, IPv4 first: IP version, address, and the subnet's uuid."""
+    found = [(4, port.address, network.subnet_uuid)]
+    return [*found, (6, port.address6, network.subnet6_uuid)] if port.address6 else found
+
+
 def addresses(capsule: Capsule) -> dict[str, list[dict[str, Any]]]:
     """Addresses by network."""
     found: dict[str, list[dict[str, Any]]] = {}
     for port, network in zip(capsule.ports, capsule.networks, strict=True):
-        found.setdefault(network.uuid, []).append(
-            {
-                "addr": port.address,
-                "version": 4,
-                "port": port.uuid,
-                "subnet_id": network.subnet_uuid,
-                "preserve_on_delete": port.preserve,
-            }
-        )
+        mine = found.setdefault(network.uuid, [])
+        for version, address, subnet_uuid in versions(port, network):
+            mine.append(
+                {
+                    "addr": address,
+                    "version": version,
+                    "port": port.uuid,
+                    "subnet_id": subnet_uuid,
+                    "preserve_on_delete": port.preserve,
+                }
+            )
     return found
 
 

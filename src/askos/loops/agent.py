@@ -322,7 +322,7 @@ class Agent:
             for port in a.ports:
                 known = names.setdefault(port.network_uuid, {})
                 for name in {a.name.lower(), host_name(a).lower()}:
-                    known.setdefault(name, []).append(port.address)
+                    known.setdefault(name, []).extend(ip for ip in (port.address, port.address6) if ip)
         return [Names(n, names[n.uuid]) for n in self._networks()]
 
     async def attachment(self, capsule_uuid: str) -> Attachment | None:

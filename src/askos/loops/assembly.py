@@ -114,7 +114,7 @@ def hosts_text(a: Assignment, host: HostEnv) -> str:
         "fe00::0\tip6-mcastprefix",
         "fe00::1\tip6-allnodes",
         "fe00::2\tip6-allrouters",
-        *(f"{port.address}\t{names}" for port in a.ports),
+        *(f"{ip}\t{names}" for port in a.ports for ip in (port.address, port.address6) if ip),
     ]
     aliases = pod_of(a).spec.host_aliases
     if aliases:

@@ -283,7 +283,8 @@ class ContainerWork:
         """/etc/hosts of the capsule, beside its logs. Without it containers would see the host's own."""
         path = self._agent.log_root / a.capsule_uuid / "etc-hosts"
         path.parent.mkdir(parents=True, exist_ok=True)
-        own = [f"{port.address}\t{reconcile.hostname(a)}" for port in a.ports]
+        ips = [ip for port in a.ports for ip in (port.address, port.address6) if ip]
+        own = [f"{ip}\t{reconcile.hostname(a)}" for ip in ips]
         path.write_text("\n".join(["127.0.0.1\tlocalhost", "::1\tlocalhost ip6-localhost", *own, ""]))
         path.chmod(0o644)
         return str(path)

@@ -41,7 +41,7 @@ def facts(a: Assignment, host: HostEnv) -> Facts:
         # Pods that come from a cluster are bound to a node of that cluster.
         node_name=pod.spec.node_name or host.host_name,
         host_ips=[host.host_ip] if host.host_ip else [],
-        pod_ips=[port.address for port in a.ports[:1]],
+        pod_ips=[ip for port in a.ports[:1] for ip in (port.address, port.address6) if ip],
         cpu_milli=host.cpus * 1000,
         memory_bytes=host.memory_bytes,
         storage_bytes=host.disk_bytes,

@@ -110,7 +110,7 @@ ROUTER_OWNER = "network:router_interface"
 
 
 class Subnet(msgspec.Struct, frozen=True):
-    """The IPv4 range of a network."""
+    """A range of a network, which has at most one of each IP version."""
 
     uuid: str
     network_uuid: str
@@ -131,6 +131,10 @@ class Subnet(msgspec.Struct, frozen=True):
     updated_us: int = 0
     changed: int = 0
     """How often it was changed: Neutron's revision_number."""
+    ip_version: int = 4
+    address_mode: str | None = None
+    """ipv6_address_mode and, below, ipv6_ra_mode, as the user likes to have them shown: addresses are set anyway."""
+    ra_mode: str | None = None
 
 
 class TenantNetwork(msgspec.Struct, frozen=True):
@@ -143,13 +147,21 @@ class TenantNetwork(msgspec.Struct, frozen=True):
     shared: bool = False
     external: bool = False
     subnet: Subnet | None = None
+    """Of IPv4."""
     created_us: int = 0
     updated_us: int = 0
     changed: int = 0
+    subnet6: Subnet | None = None
+
+    @property
+    def subnets(self) -> list[Subnet]:
+        """Those that are there, IPv4 first."""
+        return [subnet for subnet in (self.subnet, self.subnet6) if subnet is not None]
 
 
 class TenantPort(msgspec.Struct, frozen=True):
-    """A port as the network service knows it; a host knows `model.capsules.Port`."""
+    """A port as the network service knows it; a host knows `model.capsules.Port`. It has an IPv4 or an IPv6 address, or
+    both; what it has not is empty, the subnet's uuid too."""
 
     uuid: str
     network_uuid: str
@@ -173,6 +185,8 @@ class TenantPort(msgspec.Struct, frozen=True):
     created_us: int = 0
     updated_us: int = 0
     changed: int = 0
+    subnet6_uuid: str = ""
+    address6: str = ""
 
 
 class FloatingAddress(msgspec.Struct, frozen=True):
@@ -221,12 +235,15 @@ class SubnetPool(msgspec.Struct, frozen=True):
     created_us: int = 0
     updated_us: int = 0
     changed: int = 0
+    quota: int | None = None
+    """How much of it a project may have: in addresses of IPv4, in /64 networks of IPv6. None: all."""
 
 
 class NetWish(msgspec.Struct, frozen=True):
     """One network that a capsule is to be on: by network or by an existing port, or, with neither, the project's usual
-    one. `address` is the fixed address wished, if any."""
+    one. `address` and `address6` are the fixed addresses wished, if any; others are chosen."""
 
     network_uuid: str = ""
     port_uuid: str = ""
     address: str = ""
+    address6: str = ""

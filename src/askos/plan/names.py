@@ -22,14 +22,14 @@ class Answer(msgspec.Struct, frozen=True):
 
     kind: Literal["found", "unknown", "unready", "forward"]
     data: list[str] = []
-    """Addresses for A, one name for PTR."""
+    """Addresses for A and AAAA, one name for PTR."""
 
 
 def answer(addresses: Mapping[str, list[str]] | None, net: IPv4Network, name: str, rdtype: str) -> Answer:
     """Decide on one question.
 
-    `addresses`: lower-case names to IPv4 addresses, None before they are known. `name`: as asked, any case, with or
-    without the final dot. `rdtype`: "A", "AAAA", "PTR" and so on.
+    `addresses`: lower-case names to addresses of both IP versions, None before they are known. `name`: as asked, any
+    case, with or without the final dot. `rdtype`: "A", "AAAA", "PTR" and so on.
     """
     name = name.lower().rstrip(".")
     if name.endswith(_REVERSE):
@@ -49,7 +49,9 @@ def answer(addresses: Mapping[str, list[str]] | None, net: IPv4Network, name: st
     found = addresses.get(name)
     if found is None:
         return Answer("unknown")
-    return Answer("found", list(found) if rdtype in {"A", "ANY"} else [])
+    # Who asks for anything gets IPv4: an answer has data of one type.
+    wanted = {"A": 4, "ANY": 4, "AAAA": 6}.get(rdtype)
+    return Answer("found", [address for address in found if (6 if ":" in address else 4) == wanted])
 
 
 def _reverse(addresses: Mapping[str, list[str]] | None, net: IPv4Network, name: str, rdtype: str) -> Answer:

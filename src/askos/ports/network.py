@@ -31,7 +31,8 @@ a moment for the first assignments after a restart."""
 
 
 class Names(msgspec.Struct, frozen=True):
-    """What the name service of one network answers: lower-case names to IPv4 addresses."""
+    """What the name service of one network answers: lower-case names to addresses of
+    both IP versions."""
 
     network: Network
     addresses: dict[str, list[str]]

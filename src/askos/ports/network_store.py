@@ -50,14 +50,24 @@ class NewSubnet(msgspec.Struct, frozen=True):
     ranges: list[tuple[str, str]] = []
     project_id: str = ""
     """Empty: the network's."""
+    ip_version: int = 4
+    address_mode: str | None = None
+    ra_mode: str | None = None
+
+
+class FixedIp(msgspec.Struct, frozen=True):
+    """One address that a port is to have: any of a subnet, or the one given; at least one of both is there."""
+
+    subnet_uuid: str = ""
+    address: str = ""
 
 
 class NewPort(msgspec.Struct, frozen=True):
-    """A port to be made. `groups` None: the project's default group."""
+    """A port to be made. `groups` None: the project's default group. `fixed` None: an address of each subnet."""
 
     network_uuid: str
     project_id: str
-    address: str | None = None
+    fixed: list[FixedIp] | None = None
     name: str = ""
     description: str = ""
     groups: list[str] | None = None
@@ -98,11 +108,12 @@ class NetworkStore(Protocol):
         """What is None stays. NotFoundError; ConflictError when it is to be shared no more and others use it."""
 
     async def delete_network(self, uuid: str) -> None:
-        """With its subnet. NotFoundError; ConflictError network-in-use while a port, router or floating address is
+        """With its subnets. NotFoundError; ConflictError network-in-use while a port, router or floating address is
         on it."""
 
     async def create_subnet(self, new: NewSubnet) -> Subnet:
-        """InvalidError when the range cannot be used, or overlaps another; ConflictError when the network has one."""
+        """InvalidError when the range cannot be used; ConflictError when the network has one of that IP version, or the
+        pool has no room."""
 
     async def update_subnet(
         self,
@@ -142,9 +153,9 @@ class NetworkStore(Protocol):
         secured: bool | None = None,
         device_id: str | None = None,
         device_owner: str | None = None,
-        address: str | None = None,
+        fixed: list[FixedIp] | None = None,
     ) -> TenantPort:
-        """What is None stays. The address and the device of a port that a capsule or router has cannot be changed."""
+        """What is None stays. The addresses and the device of a port that a capsule or router has cannot be changed."""
 
     async def delete_port(self, uuid: str) -> None:
         """NotFoundError; ConflictError while a capsule or router has it."""
@@ -241,7 +252,8 @@ class NetworkStore(Protocol):
     async def add_interface(
         self, router_uuid: str, who: Who, *, subnet_uuid: str | None = None, port_uuid: str | None = None
     ) -> TenantPort:
-        """Give a router an interface: a new port with the subnet's gateway address, or an existing one."""
+        """Give a router an interface: a new port with the subnet's gateway address, or an existing one. InvalidError
+        when its range overlaps that of another one."""
 
     async def remove_interface(
         self, router_uuid: str, *, subnet_uuid: str | None = None, port_uuid: str | None = None
@@ -258,7 +270,7 @@ class NetworkStore(Protocol):
         """NotFoundError."""
 
     async def delete_pool(self, uuid: str) -> None:
-        """NotFoundError."""
+        """NotFoundError; ConflictError while subnets are cut from it."""
 
     # -- hosts -------------------------------------------------------------------------------------------------
 

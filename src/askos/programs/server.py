@@ -82,6 +82,7 @@ class Server:
         self.networking = SqlNetworking(
             self._database,
             on_change=self._networking_changed,
+            on_capsule=self._changed,
             external_cidr=settings.network.external_cidr,
             reserved=self._ranges_of_host,
         )

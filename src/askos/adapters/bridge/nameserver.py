@@ -167,7 +167,7 @@ class NameService:
         reply = _reply(parsed, dns.rcode.NXDOMAIN if said.kind == "unknown" else dns.rcode.NOERROR)
         reply.flags |= dns.flags.AA
         if said.data:
-            kind = "PTR" if said.data[0].endswith("internal") else "A"
+            kind = "PTR" if said.data[0].endswith("internal") else "AAAA" if ":" in said.data[0] else "A"
             data = [f"{item}." if kind == "PTR" else item for item in said.data]
             reply.answer.append(dns.rrset.from_text_list(question.name, _TTL_S, "IN", kind, data))
         try:

@@ -3,40 +3,79 @@
 from __future__ import annotations
 
 import uuid as uuids
-from ipaddress import IPv4Address
+from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Row, bindparam, insert, select, update
+from sqlalchemy import ColumnElement, Row, Select, and_, bindparam, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from askos.adapters.sql.schema import cloud, floating_ips, networks, ports, routers
+from askos.adapters.sql.schema import cloud, networks, subnets
 from askos.model.capsules import Network
-from askos.model.errors import ConflictError, NotFoundError
+from askos.model.errors import NotFoundError
 from askos.model.networks import Subnet, TenantNetwork
 from askos.plan import pools
 
-HOST_COLUMNS = ("uuid", "project_id", "name", "cidr", "gateway", "subnet_uuid", "gateway_disabled")
-"""What a host must know of a network: the fields of `model.capsules.Network`, in their order."""
-_USABLE = (
-    select(networks)
-    .where(networks.c.cidr.is_not(None), networks.c.external.is_(False))
-    .order_by(networks.c.created_us, networks.c.uuid)
-    .limit(1)
-)
-_OWN = _USABLE.where(networks.c.project_id == bindparam("of"))
-_SHARED = _USABLE.where(networks.c.shared.is_(True))
-_TAKEN = select(ports.c.address_number).where(ports.c.network_uuid == bindparam("of"))
 DEFAULT = "default"
 EXTERNAL = "public"
 
+V4 = subnets.alias("v4")
+V6 = subnets.alias("v6")
+"""The subnets of a row of `networks`; outer joined, as each may be missing."""
+_SUBNET = (
+    "uuid", "network_uuid", "project_id", "name", "cidr", "gateway", "gateway_disabled", "description", "dhcp",
+    "ranges", "pool_uuid", "created_us", "updated_us", "changed", "ip_version", "address_mode", "ra_mode",
+)  # fmt: skip
+"""Columns and fields of `model.networks.Subnet`, in their order."""
 
-def for_host(row: Row[Any]) -> Network:
-    """A row of `schema.networks` as hosts see it. It has a subnet."""
-    return Network(*(getattr(row, name) for name in HOST_COLUMNS))
+_TOGETHER = (
+    *networks.c,
+    *(V4.c[name].label(f"v4_{name}") for name in _SUBNET),
+    *(V6.c[name].label(f"v6_{name}") for name in _SUBNET),
+)
+HOST_COLUMNS = (
+    networks.c.uuid.label("of_uuid"),
+    networks.c.project_id.label("of_project_id"),
+    networks.c.name.label("of_name"),
+    V4.c.cidr.label("of_cidr"),
+    V4.c.gateway.label("of_gateway"),
+    V4.c.uuid.label("of_subnet_uuid"),
+    V4.c.gateway_disabled.label("of_gateway_disabled"),
+    V6.c.cidr.label("of_cidr6"),
+    V6.c.gateway.label("of_gateway6"),
+    V6.c.uuid.label("of_subnet6_uuid"),
+    V6.c.gateway_disabled.label("of_gateway6_disabled"),
+)
+"""What a host must know of a network: the fields of `model.capsules.Network`, in their order, under names that no port
+has."""
+
+
+def with_subnets(query: Select[Any], network_uuid: ColumnElement[Any]) -> Select[Any]:
+    """The query with `V4` and `V6` of a network beside it."""
+    for side, version in ((V4, 4), (V6, 6)):
+        query = query.outerjoin(side, and_(side.c.network_uuid == network_uuid, side.c.ip_version == version))
+    return query
+
+
+def query() -> Select[Any]:
+    """Networks with their subnets, for `record`."""
+    return with_subnets(select(*_TOGETHER).select_from(networks), networks.c.uuid)
+
+
+# Built once: these belong to every start, and making a statement costs more than running it.
+_USABLE = (
+    query()
+    .where(V4.c.uuid.is_not(None), networks.c.external.is_(False))
+    .order_by(networks.c.created_us, networks.c.uuid)
+    .limit(1)
+    .with_for_update(of=networks)
+)
+_OWN = _USABLE.where(networks.c.project_id == bindparam("of"))
+_SHARED = _USABLE.where(networks.c.shared.is_(True))
+_FIND = query().where(networks.c.uuid == bindparam("of")).with_for_update(of=networks)
 
 
 def record(row: Row[Any]) -> TenantNetwork:
-    """A row of `schema.networks` as the network service sees it."""
+    """A row of `query`."""
     return TenantNetwork(
         uuid=row.uuid,
         project_id=row.project_id,
@@ -44,31 +83,52 @@ def record(row: Row[Any]) -> TenantNetwork:
         description=row.description,
         shared=row.shared,
         external=row.external,
-        subnet=_subnet(row),
+        subnet=_subnet(row, "v4") if row.v4_uuid is not None else None,
+        subnet6=_subnet(row, "v6") if row.v6_uuid is not None else None,
         created_us=row.created_us,
         updated_us=row.updated_us,
         changed=row.changed,
     )
 
 
-def _subnet(row: Row[Any]) -> Subnet | None:
-    if row.subnet_uuid is None:
-        return None
-    return Subnet(
-        uuid=row.subnet_uuid,
-        network_uuid=row.uuid,
-        project_id=row.subnet_project_id or row.project_id,
-        name=row.subnet_name,
-        cidr=row.cidr,
-        gateway=row.gateway,
-        gateway_disabled=row.gateway_disabled,
-        description=row.subnet_description,
-        dhcp=row.dhcp,
-        ranges=ranges_of(row.ranges),
-        pool_uuid=row.subnet_pool_uuid,
-        created_us=row.subnet_created_us,
-        updated_us=row.subnet_updated_us,
-        changed=row.subnet_changed,
+def _subnet(row: Row[Any], side: str) -> Subnet:
+    fields = {name: getattr(row, f"{side}_{name}") for name in _SUBNET}
+    return Subnet(**{**fields, "ranges": ranges_of(fields["ranges"])})
+
+
+def for_host(network: TenantNetwork) -> Network:
+    """A network as hosts see it. It has an IPv4 subnet."""
+    subnet, subnet6 = network.subnet, network.subnet6
+    assert subnet is not None
+    return Network(
+        uuid=network.uuid,
+        project_id=network.project_id,
+        name=network.name,
+        cidr=subnet.cidr,
+        gateway=subnet.gateway,
+        subnet_uuid=subnet.uuid,
+        gateway_disabled=subnet.gateway_disabled,
+        cidr6=subnet6.cidr if subnet6 else "",
+        gateway6=subnet6.gateway if subnet6 else "",
+        subnet6_uuid=subnet6.uuid if subnet6 else "",
+        gateway6_disabled=subnet6.gateway_disabled if subnet6 else False,
+    )
+
+
+def host_record(row: Row[Any]) -> Network:
+    """A row with `HOST_COLUMNS`. The network has an IPv4 subnet."""
+    return Network(
+        uuid=row.of_uuid,
+        project_id=row.of_project_id,
+        name=row.of_name,
+        cidr=row.of_cidr,
+        gateway=row.of_gateway,
+        subnet_uuid=row.of_subnet_uuid,
+        gateway_disabled=row.of_gateway_disabled,
+        cidr6=row.of_cidr6 or "",
+        gateway6=row.of_gateway6 or "",
+        subnet6_uuid=row.of_subnet6_uuid or "",
+        gateway6_disabled=bool(row.of_gateway6_disabled),
     )
 
 
@@ -77,7 +137,7 @@ def ranges_of(text: str) -> list[tuple[str, str]]:
     return [(first, last) for first, _, last in (piece.partition("-") for piece in text.split())]
 
 
-def ranges_text(ranges: list[tuple[str, str]]) -> str:
+def ranges_text(ranges: Sequence[tuple[str, str]]) -> str:
     """The same the other way round."""
     return " ".join(f"{first}-{last}" for first, last in ranges)
 
@@ -87,38 +147,36 @@ def missing(ident: str) -> NotFoundError:
     return NotFoundError(f"Network {ident} could not be found.", "network-not-found")
 
 
-async def find(connection: AsyncConnection, uuid: str) -> Row[Any]:
+async def find(connection: AsyncConnection, uuid: str) -> TenantNetwork:
     """One network, locked until the transaction's end: whoever takes an address of it holds this. NotFoundError."""
-    row = (await connection.execute(select(networks).where(networks.c.uuid == uuid).with_for_update())).first()
+    row = (await connection.execute(_FIND, {"of": uuid})).first()
     if row is None:
         raise missing(uuid)
-    return row
+    return record(row)
 
 
-async def usual(connection: AsyncConnection, project_id: str, now_us: int) -> Row[Any]:
+async def usual(connection: AsyncConnection, project_id: str, now_us: int) -> TenantNetwork:
     """Where a project's capsules go that wish for no network: its oldest, else the oldest shared one, else its
-    "default", which is made now. ConflictError when there is no room for that."""
-    for query, whose in ((_OWN, {"of": project_id}), (_SHARED, {})):
-        row = (await connection.execute(query, whose)).first()
+    "default", which is made now. Those without IPv4 do not count."""
+    for wanted, whose in ((_OWN, {"of": project_id}), (_SHARED, {})):
+        row = (await connection.execute(wanted, whose)).first()
         if row is not None:
-            return row
+            return record(row)
     pool = (await connection.execute(select(cloud.c.value).where(cloud.c.key == "network_pool"))).scalar_one()
+    # Ranges may meet, but people find their way more easily where they do not.
     cidr = pools.free_subnet([pool], await ranges_in_use(connection), pools.SUBNET_PREFIX)
     if cidr is None:
-        raise ConflictError(
-            f"Cannot make a network for this project: the pool {pool} has no free subnet left. Make one with a range "
-            "of your own, or delete networks that are not needed."
-        )
+        mine_alone = await ranges_in_use(connection, networks.c.project_id == project_id)
+        cidr = pools.free_subnet([pool], mine_alone, pools.SUBNET_PREFIX) or next(pools.subnets(pool))
     uuid = await add(connection, project_id, DEFAULT, now_us)
-    await give_subnet(
-        connection, uuid, {"subnet_name": DEFAULT, "cidr": cidr, "gateway": pools.gateway_of(cidr)}, now_us
-    )
+    await give_subnet(connection, uuid, project_id, cidr, now_us, name=DEFAULT)
     return await find(connection, uuid)
 
 
-async def ranges_in_use(connection: AsyncConnection) -> list[str]:
-    """The ranges of all networks."""
-    return list((await connection.execute(select(networks.c.cidr).where(networks.c.cidr.is_not(None)))).scalars())
+async def ranges_in_use(connection: AsyncConnection, *conditions: ColumnElement[bool]) -> list[str]:
+    """The ranges of all networks, or of some."""
+    wanted = select(subnets.c.cidr).join(networks, networks.c.uuid == subnets.c.network_uuid).where(*conditions)
+    return list((await connection.execute(wanted)).scalars())
 
 
 async def add(connection: AsyncConnection, project_id: str, name: str, now_us: int, **more: Any) -> str:
@@ -129,46 +187,35 @@ async def add(connection: AsyncConnection, project_id: str, name: str, now_us: i
     return uuid
 
 
-async def give_subnet(connection: AsyncConnection, network_uuid: str, values: dict[str, Any], now_us: int) -> None:
-    """Write a network's subnet; `values` are columns."""
-    stamps = {"subnet_created_us": now_us, "subnet_updated_us": now_us, "subnet_changed": 0}
-    given = {"subnet_uuid": str(uuids.uuid4()), "gateway_disabled": False, **stamps, **values}
+async def give_subnet(
+    connection: AsyncConnection, network_uuid: str, project_id: str, cidr: str, now_us: int, **columns: Any
+) -> None:
+    """Give a network that has none of this IP version a subnet. What is not said: the first address is the gateway."""
+    usual_values = {
+        "name": "",
+        "description": "",
+        "gateway": pools.gateway_of(cidr),
+        "gateway_disabled": False,
+        "dhcp": True,
+        "ranges": "",
+    }
     await connection.execute(
-        update(networks)
-        .where(networks.c.uuid == network_uuid)
-        .values(updated_us=now_us, changed=networks.c.changed + 1, **given)
-    )
-
-
-async def free_address(connection: AsyncConnection, network: Row[Any]) -> str:
-    """An address of a network that nobody has. ConflictError when it is full."""
-    address = pools.free_address(
-        network.cidr, await _numbers(connection, network), network.gateway, ranges_of(network.ranges)
-    )
-    if address is None:
-        raise ConflictError(
-            f"Cannot give out an address: all addresses of network {network.name} ({network.cidr}) are in use. Delete "
-            "containers or ports that are not needed.",
-            "ip-address-generation-failure",
+        insert(subnets).values(
+            uuid=str(uuids.uuid4()),
+            network_uuid=network_uuid,
+            ip_version=pools.version_of(cidr),
+            project_id=project_id,
+            cidr=cidr,
+            created_us=now_us,
+            updated_us=now_us,
+            changed=0,
+            **{**usual_values, **columns},
         )
-    return address
+    )
+    await touch(connection, network_uuid, now_us)
 
 
-async def check_address(connection: AsyncConnection, network: Row[Any], address: str) -> str:
-    """An address of somebody's choice. InvalidError when it is none of the network, ConflictError when it is taken."""
-    found = pools.check_address(network.cidr, address, network.gateway)
-    if int(IPv4Address(found)) in await _numbers(connection, network):
-        raise ConflictError(
-            f"IP address {found} already allocated in subnet {network.subnet_uuid}.", "ip-address-already-allocated"
-        )
-    return found
-
-
-async def _numbers(connection: AsyncConnection, network: Row[Any]) -> set[int]:
-    """All addresses in use, as integers. Those of an external network are no ports."""
-    used = set((await connection.execute(_TAKEN, {"of": network.uuid})).scalars().all())
-    if network.external:
-        for table in (floating_ips, routers):
-            others = select(table.c.address).where(table.c.network_uuid == network.uuid, table.c.address.is_not(None))
-            used |= {int(IPv4Address(address)) for address in (await connection.execute(others)).scalars()}
-    return used
+async def touch(connection: AsyncConnection, network_uuid: str, now_us: int) -> None:
+    """A network's subnets have changed."""
+    values = {"updated_us": now_us, "changed": networks.c.changed + 1}
+    await connection.execute(update(networks).where(networks.c.uuid == network_uuid).values(**values))

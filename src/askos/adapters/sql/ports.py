@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import uuid as uuids
 from collections.abc import Sequence
-from ipaddress import IPv4Address
 from typing import Any
 
-from sqlalchemy import Row, bindparam, delete, insert, select, update
+from sqlalchemy import bindparam, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from askos.adapters.sql import addresses
 from askos.adapters.sql import groups as sql_groups
 from askos.adapters.sql import networks as sql_networks
 from askos.adapters.sql.schema import networks, port_groups, ports
 from askos.model.capsules import Network, Port
 from askos.model.errors import ConflictError, InvalidError, NotFoundError
-from askos.model.networks import NetWish
-from askos.plan import pools
+from askos.model.networks import NetWish, TenantNetwork
+from askos.ports.network_store import FixedIp
 
 _CHUNK = 500
+_PORT = tuple(
+    ports.c[name] for name in ("uuid", "network_uuid", "capsule_uuid", "address", "mac", "preserve", "address6")
+)
+"""The fields of `model.capsules.Port`, in their order."""
 _OF_CAPSULES = (
-    select(ports, *(networks.c[name].label(f"of_network_{name}") for name in sql_networks.HOST_COLUMNS))
-    .join(networks, networks.c.uuid == ports.c.network_uuid)
+    sql_networks.with_subnets(
+        select(*_PORT, *sql_networks.HOST_COLUMNS).join(networks, networks.c.uuid == ports.c.network_uuid),
+        ports.c.network_uuid,
+    )
     .where(ports.c.capsule_uuid.in_(bindparam("chunk", expanding=True)))
     .order_by(ports.c.position)
 )
@@ -57,7 +63,7 @@ class Taker:
 
     async def _claim(
         self, connection: AsyncConnection, wish: NetWish, position: int, on: set[str], now_us: int
-    ) -> tuple[Port, Row[Any]]:
+    ) -> tuple[Port, TenantNetwork]:
         network = await (
             sql_networks.find(connection, wish.network_uuid)
             if wish.network_uuid
@@ -66,26 +72,24 @@ class Taker:
         _check_usable(network)
         if network.uuid in on:
             raise InvalidError(f"Container {self.capsule_uuid} has already been attached to network {network.uuid}.")
-        if wish.address:
-            address = await sql_networks.check_address(connection, network, wish.address)
-        else:
-            address = await sql_networks.free_address(connection, network)
+        got = await addresses.choose(connection, network, _fixed(network, wish))
         groups = self.groups or [await sql_groups.default_uuid(connection, self.project_id, now_us)]
         uuid = await add(
             connection,
             now_us,
+            got,
             network_uuid=network.uuid,
-            address=address,
             project_id=self.project_id,
             capsule_uuid=self.capsule_uuid,
             position=position,
         )
         await wear(connection, uuid, groups)
-        return Port(uuid, network.uuid, self.capsule_uuid, address, pools.mac_for(address)), network
+        port = Port(uuid, network.uuid, self.capsule_uuid, got.v4 or "", got.columns()["mac"], address6=got.v6 or "")
+        return port, network
 
     async def _bind(
         self, connection: AsyncConnection, wish: NetWish, position: int, now_us: int
-    ) -> tuple[Port, Row[Any]]:
+    ) -> tuple[Port, TenantNetwork]:
         query = select(ports).where(ports.c.uuid == wish.port_uuid).with_for_update()
         row = (await connection.execute(query)).first()
         if row is None:
@@ -94,10 +98,16 @@ class Taker:
             raise InvalidError(f"Port {row.uuid} not usable for the container.", "port-not-usable")
         if row.capsule_uuid is not None or row.device_id:
             raise InvalidError(f"Port {row.uuid} is still in use.", "port-in-use")
-        if wish.address and wish.address != row.address:
-            raise InvalidError(
-                f"Port {row.uuid} has the address {row.address}, so that it cannot get {wish.address}. Leave the fixed "
-                "address out, or change that of the port first."
+        for wanted, has in ((wish.address, row.address), (wish.address6, row.address6)):
+            if wanted and wanted != has:
+                raise InvalidError(
+                    f"Port {row.uuid} has the address {has or row.address}, so that it cannot get {wanted}. Leave the "
+                    "fixed address out, or change that of the port first."
+                )
+        if row.address is None:
+            raise ConflictError(
+                f"Port {row.uuid} has the IPv6 address {row.address6} alone; a container needs one of IPv4, too. Add "
+                "it to the port's fixed_ips first."
             )
         network = await sql_networks.find(connection, row.network_uuid)
         _check_usable(network)
@@ -114,18 +124,36 @@ class Taker:
         )
         if self.groups and row.secured:
             await set_groups(connection, row.uuid, self.groups)
-        return Port(row.uuid, network.uuid, self.capsule_uuid, row.address, row.mac, preserve=True), network
+        return Port(
+            row.uuid,
+            network.uuid,
+            self.capsule_uuid,
+            row.address,
+            row.mac,
+            preserve=True,
+            address6=row.address6 or "",
+        ), network
 
 
-def _check_usable(network: Row[Any]) -> None:
+def _fixed(network: TenantNetwork, wish: NetWish) -> list[FixedIp] | None:
+    """What a port is to have so that a capsule has the addresses it wishes for, and others where it wishes for none."""
+    wished = [FixedIp(address=address) for address in (wish.address, wish.address6) if address]
+    if not wished:
+        return None
+    others = [(wish.address, network.subnet), (wish.address6, network.subnet6)]
+    return wished + [FixedIp(subnet.uuid) for address, subnet in others if not address and subnet is not None]
+
+
+def _check_usable(network: TenantNetwork) -> None:
     if network.external:
         raise ConflictError(
             f"Nothing can be on the external network {network.name} ({network.uuid}) itself: its addresses lead to "
             "ports of other networks. Put the container on one of those, and give its port a floating address."
         )
-    if network.cidr is None:
+    if network.subnet is None:
+        why = "has no subnet, so that it has no addresses" if network.subnet6 is None else "has no IPv4 subnet"
         raise ConflictError(
-            f"Network {network.name} ({network.uuid}) has no subnet, so that it has no addresses. Make one first."
+            f"Network {network.name} ({network.uuid}) {why}. Containers need an IPv4 address: make a subnet first."
         )
 
 
@@ -134,20 +162,11 @@ def missing(ident: str) -> NotFoundError:
     return NotFoundError(f"Port {ident} could not be found.", "port-not-found")
 
 
-async def add(connection: AsyncConnection, now_us: int, **values: Any) -> str:
-    """A new port with columns; returns its uuid. The MAC follows from the address."""
+async def add(connection: AsyncConnection, now_us: int, got: addresses.Addresses, **values: Any) -> str:
+    """A new port with its addresses and other columns; returns its uuid."""
     uuid = str(uuids.uuid4())
-    address = values["address"]
     await connection.execute(
-        insert(ports),
-        {
-            "uuid": uuid,
-            "address_number": int(IPv4Address(address)),
-            "mac": pools.mac_for(address),
-            "created_us": now_us,
-            "updated_us": now_us,
-            **values,
-        },
+        insert(ports).values(uuid=uuid, created_us=now_us, updated_us=now_us, **got.columns(), **values)
     )
     return uuid
 
@@ -188,9 +207,18 @@ async def of_capsules(
         for row in (await connection.execute(_OF_CAPSULES, {"chunk": chunk})).all():
             network = known.get(row.network_uuid)
             if network is None:
-                network = Network(*(getattr(row, f"of_network_{name}") for name in sql_networks.HOST_COLUMNS))
-                known[network.uuid] = network
+                network = known[row.network_uuid] = sql_networks.host_record(row)
             mine, theirs = found.setdefault(row.capsule_uuid, ([], []))
-            mine.append(Port(row.uuid, row.network_uuid, row.capsule_uuid, row.address, row.mac, row.preserve))
+            mine.append(
+                Port(
+                    row.uuid,
+                    row.network_uuid,
+                    row.capsule_uuid,
+                    row.address,
+                    row.mac,
+                    row.preserve,
+                    row.address6 or "",
+                )
+            )
             theirs.append(network)
     return found

@@ -85,21 +85,29 @@ networks = Table(
     Column("created_us", BigInteger, nullable=False),
     Column("updated_us", BigInteger, nullable=False, server_default="0"),
     Column("changed", BigInteger, nullable=False, server_default="1"),
-    # Its one subnet; NULL: there is none. Bridges share their host's routing, so that a range is used once.
-    Column("cidr", String(18), nullable=True, unique=True),
-    Column("gateway", String(15), nullable=True),  # the bridge's address, also without a gateway
-    Column("subnet_uuid", String(36), nullable=True, unique=True),
-    Column("subnet_name", String(255), nullable=False, server_default=text("''")),
-    Column("subnet_description", Text, nullable=False, server_default=text("''")),
-    Column("subnet_project_id", String(64), nullable=True),
-    Column("subnet_pool_uuid", String(36), nullable=True),
-    Column("gateway_disabled", Boolean, nullable=False, server_default=false()),
-    Column("dhcp", Boolean, nullable=False, server_default=true()),
-    Column("ranges", Text, nullable=False, server_default=text("''")),  # "first-last ..."; empty: all addresses
-    Column("subnet_created_us", BigInteger, nullable=False, server_default="0"),
-    Column("subnet_updated_us", BigInteger, nullable=False, server_default="0"),
-    Column("subnet_changed", BigInteger, nullable=False, server_default="0"),
 )
+
+subnets = Table(
+    "subnets",
+    metadata,
+    Column("uuid", String(36), primary_key=True),
+    Column("network_uuid", String(36), ForeignKey("networks.uuid", ondelete="CASCADE"), nullable=False),
+    Column("ip_version", Integer, nullable=False),
+    Column("project_id", String(64), nullable=False),
+    Column("name", String(255), nullable=False),
+    Column("description", Text, nullable=False),
+    Column("cidr", String(43), nullable=False),
+    Column("gateway", String(39), nullable=False),  # the bridge's address, also without a gateway
+    Column("gateway_disabled", Boolean, nullable=False),
+    Column("dhcp", Boolean, nullable=False),
+    Column("ranges", Text, nullable=False),  # "first-last ..."; empty: all addresses
+    Column("pool_uuid", String(36), nullable=True, index=True),
+    Column("address_mode", String(16), nullable=True),
+    Column("ra_mode", String(16), nullable=True),
+    *_stamps(),
+    UniqueConstraint("network_uuid", "ip_version", name="uq_subnets_version"),
+)
+"""Ranges of networks, at most one of each IP version. Networks live apart, so that ranges may overlap."""
 
 capsules = Table(
     "capsules",
@@ -170,8 +178,9 @@ ports = Table(
         nullable=True,  # NULL: no capsule has it
         index=True,
     ),
-    Column("address", String(15), nullable=False),
-    Column("address_number", BigInteger, nullable=False),  # the address as an integer, to find a free one
+    Column("address", String(15), nullable=True),  # NULL: an IPv6 one alone
+    Column("address_number", BigInteger, nullable=True),  # the address as an integer, to find a free one
+    Column("address6", String(39), nullable=True),  # in its shortest form
     Column("mac", String(17), nullable=False),
     Column("project_id", String(64), nullable=False, server_default=text("''"), index=True),
     Column("name", String(255), nullable=False, server_default=text("''")),
@@ -185,6 +194,7 @@ ports = Table(
     Column("updated_us", BigInteger, nullable=False, server_default="0"),
     Column("changed", BigInteger, nullable=False, server_default="1"),
     UniqueConstraint("network_uuid", "address_number", name="uq_ports_address"),
+    UniqueConstraint("network_uuid", "address6", name="uq_ports_address6"),
 )
 
 security_groups = Table(
@@ -253,6 +263,7 @@ subnet_pools = Table(
     Column("prefix_min", Integer, nullable=False),
     Column("prefix_max", Integer, nullable=False),
     Column("shared", Boolean, nullable=False),
+    Column("quota", BigInteger, nullable=True),
     *_stamps(),
 )
 

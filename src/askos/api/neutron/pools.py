@@ -11,7 +11,8 @@ from askos.model.errors import AskosError
 from askos.model.networks import SubnetPool
 from askos.plan import pools
 
-_SMALLEST = 8
+_LEAST = {4: 8, 6: 64}
+"""The shortest prefix of a subnet where none is given."""
 
 
 class SubnetPools(Resource):
@@ -43,27 +44,27 @@ class SubnetPools(Resource):
         shared = fields.flag("shared")
         if shared:
             ask.check_admin("create_subnetpool:shared")
-        least = fields.number("min_prefixlen", 0, 32)
-        least = _SMALLEST if least is None else least
-        most = fields.number("max_prefixlen", 0, 32)
-        usual = fields.number("default_prefixlen", 0, 32)
+        version = pools.version_of(prefixes[0])
+        lengths = _lengths(fields, version)
+        least = lengths.get("prefix_min", _LEAST[version])
         new = SubnetPool(
             uuid="",
             project_id=project_id,
             name=fields.text("name") or "",
             prefixes=prefixes,
-            prefix_default=least if usual is None else usual,
+            prefix_default=lengths.get("prefix_default", least),
             prefix_min=least,
-            prefix_max=32 if most is None else most,
+            prefix_max=lengths.get("prefix_max", pools.BITS[version]),
             description=fields.text("description") or "",
             shared=bool(shared),
+            quota=_quota(fields),
         )
         self._constant(fields)
         return pool_view(await self.store.create_pool(_checked(new)))
 
     @staticmethod
     def _constant(fields: Fields) -> None:
-        fields.only(is_default=False, default_quota=None, address_scope_id=None, tags=[])
+        fields.only(is_default=False, address_scope_id=None, tags=[])
         fields.done()
 
     async def change(self, ask: Ask, view: Json, body: Json) -> Json:
@@ -71,26 +72,17 @@ class SubnetPools(Resource):
         del ask
         fields = Fields(body)
         name, description, prefixes = fields.text("name"), fields.text("description"), _prefixes(fields)
-        lengths = {
-            ours: fields.number(theirs, 0, 32)
-            for ours, theirs in (
-                ("prefix_default", "default_prefixlen"),
-                ("prefix_min", "min_prefixlen"),
-                ("prefix_max", "max_prefixlen"),
-            )
-        }
+        lengths = _lengths(fields, view["ip_version"])
+        keep_quota, quota = not fields.has("default_quota"), _quota(fields)
         fields.only(shared=view["shared"])
         self._constant(fields)
 
         def change(pool: SubnetPool) -> SubnetPool:
-            if prefixes is not None and any(
-                not any(pools.network(old).subnet_of(pools.network(new)) for new in prefixes) for old in pool.prefixes
-            ):
+            if prefixes is not None and not _holds(prefixes, pool.prefixes):
                 raise wrong("prefixes", "a pool keeps those it has; more can be added.")
             given = {"name": name, "description": description, "prefixes": prefixes, **lengths}
-            return _checked(
-                msgspec.structs.replace(pool, **{key: value for key, value in given.items() if value is not None})
-            )
+            changed = {key: value for key, value in given.items() if value is not None}
+            return _checked(msgspec.structs.replace(pool, **{**changed, "quota": pool.quota if keep_quota else quota}))
 
         return pool_view(await self.store.update_pool(view["id"], change))
 
@@ -107,10 +99,39 @@ def _prefixes(fields: Fields) -> list[str] | None:
     found = []
     for text in given:
         try:
-            found.append(str(pools.network(text)))
+            found.append(str(pools.net_of(text)))
         except AskosError:
-            raise wrong("prefixes", f"'{text}' is not an IPv4 network.") from None
+            raise wrong("prefixes", f"'{text}' is not a valid IP subnet.") from None
+    if len({pools.version_of(one) for one in found}) > 1:
+        raise wrong("prefixes", "Cannot mix IPv4 and IPv6 prefixes in a subnet pool.")
     return found
+
+
+def _holds(prefixes: list[str], those: list[str]) -> bool:
+    """Whether all of those lie within the prefixes."""
+    outer = [pools.net_of(one) for one in prefixes]
+    return all(
+        any(net.version == inner.version and inner.subnet_of(net) for net in outer)  # type: ignore[arg-type]
+        for inner in map(pools.net_of, those)
+    )
+
+
+def _lengths(fields: Fields, version: int) -> dict[str, int]:
+    """The lengths of prefixes that were given."""
+    given = {
+        ours: fields.number(theirs, 0, pools.BITS[version])
+        for ours, theirs in (
+            ("prefix_default", "default_prefixlen"),
+            ("prefix_min", "min_prefixlen"),
+            ("prefix_max", "max_prefixlen"),
+        )
+    }
+    return {ours: value for ours, value in given.items() if value is not None}
+
+
+def _quota(fields: Fields) -> int | None:
+    """In addresses of IPv4, in /64 networks of IPv6; null: all."""
+    return fields.number("default_quota", 0, 1 << 31)
 
 
 def _checked(pool: SubnetPool) -> SubnetPool:
@@ -135,8 +156,8 @@ def pool_view(pool: SubnetPool) -> Json:
         "is_default": False,
         "shared": pool.shared,
         "prefixes": pool.prefixes,
-        "ip_version": 4,
-        "default_quota": None,
+        "ip_version": pools.version_of(pool.prefixes[0]),
+        "default_quota": pool.quota,
         "address_scope_id": None,
         "description": pool.description,
         "tags": [],

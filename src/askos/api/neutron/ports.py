@@ -6,7 +6,8 @@ from askos.api.neutron.context import Ask, Json, time_of
 from askos.api.neutron.fields import Fields, wrong
 from askos.api.neutron.resource import Resource
 from askos.model.networks import ROUTER_OWNER, TenantPort
-from askos.ports.network_store import NewPort, PortQuery
+from askos.plan import pools
+from askos.ports.network_store import FixedIp, NewPort, PortQuery
 
 
 class Ports(Resource):
@@ -35,7 +36,7 @@ class Ports(Resource):
         new = NewPort(
             network_uuid=network_uuid,
             project_id=project_id,
-            address=await self._address(ask, fields, network_uuid),
+            fixed=_fixed(fields),
             name=fields.text("name") or "",
             description=fields.text("description", 10_000) or "",
             groups=fields.idents("security_groups"),
@@ -45,20 +46,6 @@ class Ports(Resource):
         )
         self._constant(fields)
         return port_view(await self.store.create_port(new, ask.who), ask)
-
-    async def _address(self, ask: Ask, fields: Fields, network_uuid: str) -> str | None:
-        """The address wished. One that is given must be the only one, and of the network's subnet."""
-        given = fields.objects("fixed_ips", ("subnet_id", "ip_address"))
-        if not given:
-            return None
-        if len(given) > 1:
-            raise wrong("fixed_ips", "a port has one address here.")
-        (one,) = given
-        if "subnet_id" in one:
-            networks = await self.store.networks(ask.who, [network_uuid])
-            if all(n.subnet is None or n.subnet.uuid != one["subnet_id"] for n in networks):
-                raise wrong("fixed_ips", f"network {network_uuid} has no subnet {one['subnet_id']}.")
-        return one.get("ip_address")
 
     @staticmethod
     def _constant(fields: Fields) -> None:
@@ -78,7 +65,7 @@ class Ports(Resource):
         name, description = fields.text("name"), fields.text("description", 10_000)
         groups, secured = fields.idents("security_groups"), fields.flag("port_security_enabled")
         device_id, device_owner = fields.text("device_id"), _device_owner(fields)
-        address = await self._address(ask, fields, view["network_id"])
+        fixed = _fixed(fields)
         if fields.has("binding:host_id") and fields.taken("binding:host_id") not in (view.get("binding:host_id"), ""):
             raise wrong("binding:host_id", "placement chooses the host, with the container.")
         self._constant(fields)
@@ -91,7 +78,7 @@ class Ports(Resource):
             secured=secured,
             device_id=device_id,
             device_owner=device_owner,
-            address=address,
+            fixed=fixed,
         )
         return port_view(after, ask)
 
@@ -99,6 +86,27 @@ class Ports(Resource):
         """See `Resource`."""
         del ask
         await self.store.delete_port(view["id"])
+
+
+def _fixed(fields: Fields) -> list[FixedIp] | None:
+    """The addresses wished; None: one of each subnet, or as they are."""
+    given = fields.objects("fixed_ips", ("subnet_id", "ip_address"))
+    if given is None:
+        return None
+    if not given:
+        raise wrong("fixed_ips", "a port needs an address here; leave the field out for one of each subnet.")
+    for one in given:
+        if not one:
+            raise wrong("fixed_ips", "each of them needs subnet_id or ip_address.")
+        if "ip_address" in one and pools.parsed(one["ip_address"]) is None:
+            raise wrong("fixed_ips", f"'{one['ip_address']}' is not a valid IP address.")
+    return [FixedIp(one.get("subnet_id", ""), one.get("ip_address", "")) for one in given]
+
+
+def fixed_ips(port: TenantPort) -> list[Json]:
+    """Its addresses, IPv4 first."""
+    both = ((port.subnet_uuid, port.address), (port.subnet6_uuid, port.address6))
+    return [{"subnet_id": subnet, "ip_address": address} for subnet, address in both if address]
 
 
 def _device_owner(fields: Fields) -> str | None:
@@ -121,7 +129,7 @@ def port_view(port: TenantPort, ask: Ask) -> Json:
         "status": "ACTIVE" if active else "DOWN",
         "device_id": port.device_id,
         "device_owner": port.device_owner,
-        "fixed_ips": [{"subnet_id": port.subnet_uuid, "ip_address": port.address}],
+        "fixed_ips": fixed_ips(port),
         "allowed_address_pairs": [],
         "extra_dhcp_opts": [],
         "security_groups": port.groups,

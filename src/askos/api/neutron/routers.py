@@ -7,6 +7,7 @@ from aiohttp import web
 
 from askos.api.neutron.context import BASE, Ask, Json, bad, reply, time_of
 from askos.api.neutron.fields import Fields, wrong
+from askos.api.neutron.ports import fixed_ips
 from askos.api.neutron.resource import Resource
 from askos.model.errors import NotFoundError
 from askos.model.networks import Router, TenantPort
@@ -123,13 +124,14 @@ class Routers(Resource):
 
 
 def _interface_view(router: Json, port: TenantPort) -> Json:
+    subnets = [one["subnet_id"] for one in fixed_ips(port)]
     return {
         "id": router["id"],
         "tenant_id": router["project_id"],
         "port_id": port.uuid,
         "network_id": port.network_uuid,
-        "subnet_id": port.subnet_uuid,
-        "subnet_ids": [port.subnet_uuid],
+        "subnet_id": subnets[0],
+        "subnet_ids": subnets,
     }
 
 

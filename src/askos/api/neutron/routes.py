@@ -6,12 +6,13 @@ from aiohttp import web
 
 from askos.api.neutron.context import BASE, Ask, Context, Json, reply
 from askos.api.neutron.groups import Groups, Rules
-from askos.api.neutron.networks import Networks, Subnets
+from askos.api.neutron.networks import Networks
 from askos.api.neutron.outside import FloatingIps
 from askos.api.neutron.pools import SubnetPools
 from askos.api.neutron.ports import Ports
 from askos.api.neutron.resource import Resource
 from askos.api.neutron.routers import Routers
+from askos.api.neutron.subnets import Subnets
 from askos.model.errors import ForbiddenError, NotFoundError
 from askos.ports.identity import Identity
 from askos.ports.network_store import NetworkStore

@@ -9,9 +9,12 @@ from askos.adapters.sql.networking.outside import FloatingStore
 from askos.adapters.sql.networking.pools import PoolStore
 from askos.adapters.sql.networking.ports import PortStore
 from askos.adapters.sql.networking.routers import RouterStore
+from askos.adapters.sql.networking.subnets import SubnetStore
 
 __all__ = ["SqlNetworking"]
 
 
-class SqlNetworking(TenantNetworkStore, PortStore, GroupStore, FloatingStore, RouterStore, PoolStore, StateStore):
+class SqlNetworking(
+    TenantNetworkStore, SubnetStore, PortStore, GroupStore, FloatingStore, RouterStore, PoolStore, StateStore
+):
     """The network service's records on a migrated database."""

@@ -11,8 +11,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from askos.adapters.sql import networks as sql_networks
 from askos.adapters.sql.database import Database
 from askos.adapters.sql.schema import networks
+from askos.model.networks import TenantNetwork
 from askos.ports.clock import now_us as system_clock
 from askos.ports.network_store import Who
+from askos.ports.store import Change
 
 CHUNK = 500
 EXTERNAL_CIDR = "172.24.4.0/24"
@@ -20,19 +22,22 @@ EXTERNAL_CIDR = "172.24.4.0/24"
 
 class Common:
     """The database, the clock, and whom to tell. `on_change` is called after each commit that hosts may have to know
-    of. `external_cidr` is the range of floating addresses; `reserved` says which ranges the machine uses already."""
+    of, `on_capsule` for each capsule whose networks are others than its host was told. `external_cidr` is the range of
+    floating addresses; `reserved` says which ranges the machine uses already."""
 
     def __init__(
         self,
         database: Database,
         *,
         on_change: Callable[[], None] | None = None,
+        on_capsule: Callable[[Change], None] | None = None,
         clock: Callable[[], int] = system_clock,
         external_cidr: str = EXTERNAL_CIDR,
         reserved: Callable[[], Iterable[str]] = tuple,
     ) -> None:
         self._db = database
         self._on_change = on_change or (lambda: None)
+        self._on_capsule = on_capsule or (lambda _change: None)
         self._clock = clock
         self._external_cidr = external_cidr
         self._reserved = reserved
@@ -55,8 +60,8 @@ def visible(who: Who) -> ColumnElement[bool]:
     return or_(networks.c.project_id == who.project_id, networks.c.shared, networks.c.external)
 
 
-async def seen_network(connection: AsyncConnection, uuid: str, who: Who) -> Any:
-    """A network's row, locked. NotFoundError when it is not there for this caller."""
+async def seen_network(connection: AsyncConnection, uuid: str, who: Who) -> TenantNetwork:
+    """A network, locked. NotFoundError when it is not there for this caller."""
     row = await sql_networks.find(connection, uuid)
     if not (who.is_admin or row.project_id == who.project_id or row.shared or row.external):
         raise sql_networks.missing(uuid)

@@ -20,7 +20,14 @@ class StateStore(Common):
     async def states(self) -> dict[str, NetworkState]:
         """See `ports.network_store.NetworkStore`."""
         placed = (
-            select(ports.c.uuid, ports.c.address, ports.c.secured, capsules.c.host_uuid)
+            select(
+                ports.c.uuid,
+                ports.c.network_uuid,
+                ports.c.address,
+                ports.c.address6,
+                ports.c.secured,
+                capsules.c.host_uuid,
+            )
             .join(capsules, capsules.c.uuid == ports.c.capsule_uuid)
             .where(capsules.c.host_uuid.is_not(None))
             .order_by(ports.c.uuid)
@@ -49,29 +56,36 @@ def _states(
     rules: dict[str, list[SecurityRule]],
     floating: dict[str, str],
 ) -> dict[str, NetworkState]:
-    members: dict[str, list[str]] = defaultdict(list)
+    members: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     by_host: dict[str, list[HostPort]] = defaultdict(list)
     leads: dict[str, list[HostFloating]] = defaultdict(list)
     for row in placed:
         mine = groups.get(row.uuid, [])
+        theirs = [row.address, row.address6] if row.address6 else [row.address]
         for group in mine:
-            members[group].append(row.address)
-        by_host[row.host_uuid].append(HostPort(row.uuid, row.address, mine, row.secured))
+            members[group][row.network_uuid] += theirs
+        by_host[row.host_uuid].append(
+            HostPort(row.uuid, row.address, mine, row.secured, row.network_uuid, row.address6 or "")
+        )
         if row.uuid in floating:
-            leads[row.host_uuid].append(HostFloating(floating[row.uuid], row.address))
+            leads[row.host_uuid].append(HostFloating(floating[row.uuid], row.address, row.network_uuid))
     return {
-        host: NetworkState(ports=theirs, groups=_groups(theirs, rules, members), floating=leads[host])
-        for host, theirs in by_host.items()
+        host: NetworkState(ports=here, groups=_groups(here, rules, members), floating=leads[host])
+        for host, here in by_host.items()
     }
 
 
 def _groups(
-    mine: list[HostPort], rules: dict[str, list[SecurityRule]], members: dict[str, list[str]]
+    mine: list[HostPort], rules: dict[str, list[SecurityRule]], members: dict[str, dict[str, list[str]]]
 ) -> list[HostGroup]:
-    """The groups of these ports with their rules, and those that rules name, for their members."""
+    """The groups of these ports with their rules, and those that rules name, for their members on these networks."""
     worn = {group for port in mine for group in port.groups}
     named = {rule.remote_group for group in worn for rule in rules.get(group, ()) if rule.remote_group is not None}
-    return [
-        HostGroup(uuid, rules.get(uuid, []) if uuid in worn else [], members.get(uuid, []))
-        for uuid in sorted(worn | named)
-    ]
+    here = sorted({port.network_uuid for port in mine})
+    found = []
+    for uuid in sorted(worn | named):
+        everywhere = members.get(uuid, {})
+        flat = [address for theirs in everywhere.values() for address in theirs if ":" not in address]
+        near = {network: everywhere[network] for network in here if network in everywhere}
+        found.append(HostGroup(uuid, rules.get(uuid, []) if uuid in worn else [], flat, near))
+    return found

@@ -8,14 +8,14 @@ from typing import Any
 from sqlalchemy import Row, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from askos.adapters.sql import networks as sql_networks
+from askos.adapters.sql import addresses
 from askos.adapters.sql import ports as sql_ports
 from askos.adapters.sql.networking import ports as port_part
 from askos.adapters.sql.networking.common import Common, owned, seen_network, stamped
 from askos.adapters.sql.schema import floating_ips, ports
 from askos.model.errors import ConflictError, InvalidError, NotFoundError
-from askos.model.networks import ROUTER_OWNER, FloatingAddress, FloatingIp, TenantPort
-from askos.ports.network_store import Who
+from askos.model.networks import ROUTER_OWNER, FloatingAddress, FloatingIp, TenantNetwork, TenantPort
+from askos.ports.network_store import FixedIp, Who
 
 
 class FloatingStore(Common):
@@ -44,10 +44,7 @@ class FloatingStore(Common):
         uuid = str(uuids.uuid4())
         async with self._db.write() as connection:
             network = await external(connection, network_uuid, who)
-            if address is not None:
-                address = await sql_networks.check_address(connection, network, address)
-            else:
-                address = await sql_networks.free_address(connection, network)
+            got = await addresses.choose(connection, network, None if address is None else [FixedIp(address=address)])
             if port_uuid is not None:
                 scope = None if who.is_admin else project_id
                 await self._check_target(connection, port_uuid, fixed_address, scope, but=uuid)
@@ -57,7 +54,7 @@ class FloatingStore(Common):
                     project_id=project_id,
                     description=description,
                     network_uuid=network.uuid,
-                    address=address,
+                    address=got.v4,
                     port_uuid=port_uuid,
                     created_us=now,
                     updated_us=now,
@@ -103,6 +100,10 @@ class FloatingStore(Common):
         (port,) = found
         if port.device_owner == ROUTER_OWNER:
             raise InvalidError(f"Port {port_uuid} is a router's: a floating address cannot lead to it.", "bad-request")
+        if not port.address:
+            raise InvalidError(
+                f"Cannot add floating IP to port {port_uuid} that has no fixed IPv4 addresses.", "bad-request"
+            )
         if fixed is not None and fixed != port.address:
             raise InvalidError(
                 f"Bad floatingip request: Port {port_uuid} does not have fixed ip {fixed}.", "bad-request"
@@ -124,12 +125,12 @@ class FloatingStore(Common):
         self._on_change()
 
 
-async def external(connection: AsyncConnection, uuid: str, who: Who) -> Any:
+async def external(connection: AsyncConnection, uuid: str, who: Who) -> TenantNetwork:
     """An external network that has addresses. InvalidError, NotFoundError."""
     row = await seen_network(connection, uuid, who)
     if not row.external:
         raise InvalidError(f"Bad request: Network {uuid} is not a valid external network.", "bad-request")
-    if row.cidr is None:
+    if row.subnet is None:
         raise InvalidError(f"Bad request: Network {uuid} does not contain any IPv4 subnet.", "bad-request")
     return row
 

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from ipaddress import IPv4Address
 from typing import Any
 
 from sqlalchemy import ColumnElement, Row, case, delete, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from askos.adapters.sql import addresses
 from askos.adapters.sql import groups as sql_groups
 from askos.adapters.sql import networks as sql_networks
 from askos.adapters.sql import ports as sql_ports
 from askos.adapters.sql.networking.common import CHUNK, Common, owned, seen_network, stamped
-from askos.adapters.sql.schema import capsules, hosts, networks, port_groups, ports
+from askos.adapters.sql.schema import capsules, hosts, port_groups, ports
 from askos.model.errors import ConflictError, InvalidError
 from askos.model.networks import PORT_OWNER, TenantPort
-from askos.plan import pools
-from askos.ports.network_store import NewPort, PortQuery, Who
+from askos.ports.network_store import FixedIp, NewPort, PortQuery, Who
 
 ACTIVE = ("Running", "Paused", "Restarting", "Rebuilding", "Deleting")
 """The statuses of capsules whose ports carry packets."""
@@ -60,21 +59,13 @@ class PortStore(Common):
                     f"Cannot create a port on the external network {network.name}: its addresses are floating ones, "
                     "and the gateways of routers."
                 )
-            if network.cidr is None:
-                raise ConflictError(
-                    f"No more IP addresses available on network {network.uuid}: it has no subnet.",
-                    "ip-address-generation-failure",
-                )
-            if new.address is not None:
-                address = await sql_networks.check_address(connection, network, new.address)
-            else:
-                address = await sql_networks.free_address(connection, network)
+            got = await addresses.choose(connection, network, new.fixed)
             groups = await self._groups(connection, new)
             uuid = await sql_ports.add(
                 connection,
                 now,
+                got,
                 network_uuid=network.uuid,
-                address=address,
                 project_id=new.project_id,
                 name=new.name,
                 description=new.description,
@@ -107,24 +98,23 @@ class PortStore(Common):
         secured: bool | None = None,
         device_id: str | None = None,
         device_owner: str | None = None,
-        address: str | None = None,
+        fixed: list[FixedIp] | None = None,
     ) -> TenantPort:
         """See `ports.network_store.NetworkStore`."""
         values: dict[str, Any] = {"name": name, "description": description, "secured": secured}
+        moved: dict[str, Any] = {}
         async with self._db.write() as connection:
             found = await find(connection, ports.c.uuid == uuid)
             if not found or (not who.is_admin and found[0].project_id != who.project_id):
                 raise sql_ports.missing(uuid)
             port = found[0]
-            if address is not None and address != port.address:
-                _check_free(port, "address")
+            if fixed is not None:
                 network = await sql_networks.find(connection, port.network_uuid)
-                chosen = await sql_networks.check_address(connection, network, address)
-                values |= {
-                    "address": chosen,
-                    "address_number": int(IPv4Address(chosen)),
-                    "mac": pools.mac_for(chosen),
-                }
+                now = addresses.Addresses(port.address or None, port.address6 or None)
+                got = await addresses.choose(connection, network, fixed, now)
+                if got != now:
+                    _check_free(port, "addresses")
+                    moved = got.columns()
             for field, wanted, has in (
                 ("device_id", device_id, port.device_id),
                 ("device_owner", device_owner, port.device_owner),
@@ -139,7 +129,7 @@ class PortStore(Common):
             if groups is not None:
                 await sql_groups.check(connection, groups, None if who.is_admin else port.project_id)
                 await sql_ports.set_groups(connection, uuid, groups)
-            stamps = stamped(ports, self._clock(), **values)
+            stamps = stamped(ports, self._clock(), **values) | moved
             await connection.execute(update(ports).where(ports.c.uuid == uuid).values(**stamps))
             (port,) = await find(connection, ports.c.uuid == uuid)
         self._on_change()
@@ -184,10 +174,17 @@ def _check_free(port: TenantPort, what: str) -> None:
 async def find(connection: AsyncConnection, *conditions: ColumnElement[bool]) -> list[TenantPort]:
     """Ports, oldest first, with their groups, and with what their capsules say."""
     active = case((capsules.c.status.in_(ACTIVE), hosts.c.hostname), else_=None)
+    with_subnets = sql_networks.with_subnets(
+        select(
+            ports,
+            sql_networks.V4.c.uuid.label("subnet_uuid"),
+            sql_networks.V6.c.uuid.label("subnet6_uuid"),
+            active.label("host"),
+        ).select_from(ports),
+        ports.c.network_uuid,
+    )
     query = (
-        select(ports, networks.c.subnet_uuid, active.label("host"))
-        .join(networks, networks.c.uuid == ports.c.network_uuid)
-        .outerjoin(capsules, capsules.c.uuid == ports.c.capsule_uuid)
+        with_subnets.outerjoin(capsules, capsules.c.uuid == ports.c.capsule_uuid)
         .outerjoin(hosts, hosts.c.uuid == capsules.c.host_uuid)
         .where(*conditions)
         .order_by(ports.c.created_us, ports.c.uuid)
@@ -206,9 +203,9 @@ def _record(row: Row[Any], groups: list[str]) -> TenantPort:
     return TenantPort(
         uuid=row.uuid,
         network_uuid=row.network_uuid,
-        subnet_uuid=row.subnet_uuid,
+        subnet_uuid=row.subnet_uuid if row.address else "",
         project_id=row.project_id,
-        address=row.address,
+        address=row.address or "",
         mac=row.mac,
         name=row.name,
         description=row.description,
@@ -222,4 +219,6 @@ def _record(row: Row[Any], groups: list[str]) -> TenantPort:
         created_us=row.created_us,
         updated_us=row.updated_us,
         changed=row.changed,
+        subnet6_uuid=row.subnet6_uuid if row.address6 else "",
+        address6=row.address6 or "",
     )

@@ -11,12 +11,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from askos.adapters.sql import networks as sql_networks
 from askos.adapters.sql import ports as sql_ports
+from askos.adapters.sql.addresses import Addresses, choose
 from askos.adapters.sql.networking import ports as port_part
 from askos.adapters.sql.networking.common import Common, names_of, owned, seen_network, stamped
 from askos.adapters.sql.networking.outside import external
-from askos.adapters.sql.schema import networks, ports, routers
+from askos.adapters.sql.schema import ports, routers, subnets
 from askos.model.errors import ConflictError, InvalidError, NotFoundError
-from askos.model.networks import ROUTER_OWNER, Router, TenantPort
+from askos.model.networks import ROUTER_OWNER, Router, Subnet, TenantPort
+from askos.plan import pools
 from askos.ports.network_store import Who
 
 _EVERYBODY = Who("", is_admin=True)
@@ -106,13 +108,16 @@ class RouterStore(Common):
                 f"an attached device {port.device_id}.",
                 "port-in-use",
             )
+        network = await sql_networks.find(connection, port.network_uuid)
+        on = [subnet for subnet in network.subnets if subnet.uuid in (port.subnet_uuid, port.subnet6_uuid)]
+        await _check_apart(connection, router_uuid, on)
         values = stamped(ports, self._clock(), device_id=router_uuid, device_owner=ROUTER_OWNER, secured=False)
         await sql_ports.set_groups(connection, port_uuid, [])
         await connection.execute(update(ports).where(ports.c.uuid == port_uuid).values(**values))
         return port_uuid
 
     async def _make_port(self, connection: AsyncConnection, router: Router, subnet_uuid: str, who: Who) -> str:
-        query = select(networks.c.uuid).where(networks.c.subnet_uuid == subnet_uuid)
+        query = select(subnets.c.network_uuid).where(subnets.c.uuid == subnet_uuid)
         network_uuid = (await connection.execute(query)).scalar()
         if network_uuid is None:
             raise _no_subnet(subnet_uuid)
@@ -120,26 +125,28 @@ class RouterStore(Common):
             network = await seen_network(connection, network_uuid, who)
         except NotFoundError:
             raise _no_subnet(subnet_uuid) from None
+        (subnet,) = (subnet for subnet in network.subnets if subnet.uuid == subnet_uuid)
         if network.external:
             raise InvalidError(
                 f"Bad router request: subnet {subnet_uuid} is the outside's. Set it as the router's external gateway.",
                 "bad-request",
             )
-        if network.gateway_disabled:
+        if subnet.gateway_disabled:
             raise InvalidError("Bad router request: Subnet for router interface must have a gateway IP.", "bad-request")
-        holder = select(ports.c.device_id).where(
-            ports.c.network_uuid == network.uuid, ports.c.address == network.gateway
-        )
+        got = Addresses(v4=subnet.gateway) if subnet.ip_version == 4 else Addresses(v6=subnet.gateway)
+        column, value = (ports.c.address, got.v4) if got.v4 else (ports.c.address6, got.v6)
+        holder = select(ports.c.device_id).where(ports.c.network_uuid == network.uuid, column == value)
         other = (await connection.execute(holder)).scalar()
         if other is not None:
             raise InvalidError(
                 f"Bad router request: Router {other} already has a port on subnet {subnet_uuid}.", "bad-request"
             )
+        await _check_apart(connection, router.uuid, [subnet])
         return await sql_ports.add(
             connection,
             self._clock(),
+            got,
             network_uuid=network.uuid,
-            address=network.gateway,
             project_id=router.project_id,
             device_id=router.uuid,
             device_owner=ROUTER_OWNER,
@@ -153,7 +160,9 @@ class RouterStore(Common):
         async with self._db.write() as connection:
             await _one(connection, router_uuid)
             mine = await port_part.find(connection, *_interfaces(router_uuid))
-            found = [p for p in mine if port_uuid in (None, p.uuid) and subnet_uuid in (None, p.subnet_uuid)]
+            found = [
+                p for p in mine if port_uuid in (None, p.uuid) and subnet_uuid in (None, p.subnet_uuid, p.subnet6_uuid)
+            ]
             if not found:
                 what = f"port {port_uuid}" if port_uuid is not None else f"subnet {subnet_uuid}"
                 raise NotFoundError(
@@ -170,6 +179,23 @@ def _no_subnet(uuid: str) -> NotFoundError:
     return NotFoundError(f"Subnet {uuid} could not be found.", "subnet-not-found")
 
 
+async def _check_apart(connection: AsyncConnection, router_uuid: str, wanted: list[Subnet]) -> None:
+    """InvalidError when a router would have two ways to one range."""
+    has: dict[str, str] = {}
+    for port in await port_part.find(connection, *_interfaces(router_uuid)):
+        network = await sql_networks.find(connection, port.network_uuid)
+        on = (port.subnet_uuid, port.subnet6_uuid)
+        has |= {subnet.cidr: subnet.uuid for subnet in network.subnets if subnet.uuid in on}
+    for subnet in wanted:
+        other = pools.overlapping(subnet.cidr, has)
+        if other is not None:
+            raise InvalidError(
+                f"Bad router request: Cidr {subnet.cidr} of subnet {subnet.uuid} overlaps with cidr {other} of subnet "
+                f"{has[other]}.",
+                "bad-request",
+            )
+
+
 def _interfaces(router_uuid: str) -> tuple[Any, ...]:
     return (ports.c.device_id == router_uuid, ports.c.device_owner == ROUTER_OWNER)
 
@@ -179,11 +205,12 @@ async def _way_out(connection: AsyncConnection, network_uuid: str | None) -> dic
     if network_uuid is None:
         return {"network_uuid": None, "address": None}
     network = await external(connection, network_uuid, _EVERYBODY)
-    return {"network_uuid": network.uuid, "address": await sql_networks.free_address(connection, network)}
+    return {"network_uuid": network.uuid, "address": (await choose(connection, network)).v4}
 
 
 def _query() -> Any:
-    return select(routers, networks.c.subnet_uuid).outerjoin(networks, networks.c.uuid == routers.c.network_uuid)
+    query = select(routers, sql_networks.V4.c.uuid.label("subnet_uuid")).select_from(routers)
+    return sql_networks.with_subnets(query, routers.c.network_uuid)
 
 
 async def _one(connection: AsyncConnection, uuid: str) -> Router:

@@ -8,7 +8,7 @@ from askos.model.capsules import CapsuleSpec
 from askos.plan import resources
 
 revision = "0010"
-down_revision = "0008"
+down_revision = "0009"
 
 _COLUMNS = ("quota_containers", "quota_memory_mib", "quota_cpu_milli", "quota_disk_gib")
 
