@@ -194,6 +194,7 @@ def _network(cloud: Cloud) -> list[str]:
     if table in _run("nft", "list", "tables"):
         rules = _run("nft", "list", "table", "inet", table)
         found += [f"nft {line.strip()}" for line in re.findall("elements.*", rules)]
+    found += [f"namespace of network {p.name}" for p in (cloud.data / "run" / "network").glob("namespaces-*/*")]
     namespaces = cloud.data / "run/containerd/io.containerd.grpc.v1.cri/netns"
     found += [f"network namespace {path.name}" for path in namespaces.glob("*")]
     found += [f"journal of sandbox {path.name}" for path in (cloud.data / "run" / "network").glob("*.json")]

@@ -17,6 +17,7 @@ from typing import Any
 
 from askos.adapters.bridge.network import BridgeNetwork
 from askos.model.capsules import Network, Port
+from askos.model.networks import HostFloating, HostGroup, HostPort, NetworkState, SecurityRule
 from askos.plan.pools import gateway_of, mac_for
 from askos.ports.network import Attachment
 
@@ -58,7 +59,8 @@ def left_of(instance: str) -> list[str]:
     # "ip -d link" shows aliases too; the first two words of nft's listing name each table.
     interfaces = [line.strip() for line in sh("ip", "-d", "link").splitlines()]
     tables = sh("nft", "list", "tables").splitlines()
-    return [line for line in interfaces + tables if f"ak{instance[:4]}" in line or instance in line]
+    mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+    return [line for line in interfaces + tables + mounts if f"ak{instance[:4]}" in line or instance in line]
 
 
 def network(cidr: str, name: str = "default") -> Network:
@@ -152,6 +154,14 @@ class Cloud:
         self.boxes.append(box)
         return box
 
+    def space(self, net: Network) -> str:
+        """The file of a network's namespace."""
+        return str(self.state / f"namespaces-{self.instance}" / net.uuid)
+
+    def inside(self, net: Network, *argv: str) -> str:
+        """What a program says inside a network's namespace."""
+        return sh("nsenter", f"--net={self.space(net)}", *argv)
+
     def live(self) -> set[str]:
         return {box.container_id for box in self.boxes}
 
@@ -187,3 +197,46 @@ def outside() -> Any:
     finally:
         subprocess.run(["ip", "link", "del", near], check=False, capture_output=True, timeout=20)
         subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True, timeout=20)
+
+
+EVERYTHING_OUT = SecurityRule("out", "", "egress")
+
+
+def group(*rules: SecurityRule, members: list[str] | None = None, name: str = "") -> HostGroup:
+    return HostGroup(name or str(uuid.uuid4()), [EVERYTHING_OUT, *rules], members or [])
+
+
+def port(box: Box, *groups: HostGroup, secured: bool = True) -> HostPort:
+    own = box.ports[0]
+    return HostPort(own.uuid, own.address, [g.uuid for g in groups], secured, own.network_uuid, own.address6)
+
+
+def state(groups: list[HostGroup], *ports: HostPort, floating: list[HostFloating] | None = None) -> NetworkState:
+    return NetworkState(1, list(ports), groups, floating or [])
+
+
+@contextlib.asynccontextmanager
+async def serving(box: Box, *ports: int) -> AsyncIterator[None]:
+    """TCP services in a box."""
+    script = " & ".join(f"busybox nc -ll -p {number} -e busybox true" for number in ports)
+    process = await asyncio.create_subprocess_exec(
+        *("ip", "netns", "exec", box.name, "sh", "-c", f"{script} & wait"), start_new_session=True
+    )
+    try:
+        await asyncio.sleep(0.3)
+        yield
+    finally:
+        # The whole session is ours.
+        subprocess.run(["pkill", "-9", "-s", str(process.pid)], check=False)
+        await process.wait()
+
+
+async def from_host(address: str, number: int) -> bool:
+    try:
+        _, writer = await asyncio.wait_for(asyncio.open_connection(address, number), 1)
+    except (TimeoutError, OSError):
+        return False
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
+    return True

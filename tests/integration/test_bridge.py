@@ -23,7 +23,7 @@ import dns.rrset
 import msgspec
 import pytest
 
-from askos.adapters.bridge import rules
+from askos.adapters.bridge import links, nft, rules
 from askos.adapters.bridge.host import host_routes
 from askos.adapters.containerd.packing import make_busybox_archive
 from askos.adapters.containerd.supervise import PrivateContainerd
@@ -208,8 +208,8 @@ async def test_delete_is_idempotent_and_needs_no_lookup(cloud: Cloud) -> None:
     assert (await box.call("DEL"))[0] == 0
     assert (await box.call("DEL"))[0] == 0
     assert (await box.call("CHECK"))[1]["code"] == 100
-    assert list(cloud.state.iterdir()) == []
-    assert not [line for line in fx.left_of(cloud.instance) if "p" + box.ports[0].uuid[:8] in line]
+    assert list(cloud.state.glob("*.json")) == []
+    assert "p" + box.ports[0].uuid[:8] not in cloud.inside(red, "ip", "link")
 
 
 async def test_an_old_sandbox_does_not_take_the_port_of_the_new(cloud: Cloud) -> None:
@@ -236,7 +236,7 @@ async def test_what_cannot_be_wired_says_why(cloud: Cloud) -> None:
     assert "host's own network namespace" in answer["msg"]
     box.netns = "/run/netns/nothing-here"
     assert "No such file" in (await box.call("ADD"))[1]["msg"]
-    assert list(cloud.state.iterdir()) == []
+    assert list(cloud.state.glob("*.json")) == []
     box.container_id = "../../etc/passwd"
     assert (await box.call("DEL"))[1]["code"] == 4
     assert (await box.call("ADD", "9.9.9"))[1]["code"] == 1
@@ -273,17 +273,26 @@ async def test_collect(tmp_path: Path) -> None:
         left = " ".join(fx.left_of(cloud.instance))
         assert blue.uuid not in left
         assert lost.uuid not in left
-        assert blue.cidr not in fx.sh("nft", "list", "table", "inet", rules.table(cloud.instance))
-        assert [path.stem for path in cloud.state.iterdir()] == [kept.container_id]
+        assert not Path(cloud.space(blue)).exists()
+        assert [path.stem for path in cloud.state.glob("*.json")] == [kept.container_id]
         # The walls are mended when another program flushes them, and a network that comes back works.
-        fx.sh("nft", "delete", "table", "inet", rules.table(cloud.instance))
+        table = ("inet", rules.name_of(cloud.instance))
+        fx.sh("nft", "delete", "table", *table)
+        cloud.inside(red, "nft", "flush", "table", *table)
         await cloud.net.collect({kept.container_id}, [red])
-        assert await rules.exists(cloud.instance)
+        assert fx.sh("nft", "list", "table", *table).count("drop") > 5
+        assert cloud.inside(red, "nft", "list", "table", *table).count("drop") > 5
         await dropped.add()
         assert await dropped.ping("10.77.4.1")
-        fx.sh("ip", "link", "del", next(n for n in fx.sh("ip", "-br", "link").split() if blue.uuid[:8] in n))
+        cloud.inside(blue, "ip", "link", "del", "br0")
         await dropped.add()  # a bridge taken away by someone else is made again
         assert await dropped.ping("10.77.4.1")
+        fx.sh("umount", cloud.space(blue))
+        await dropped.add()  # and so is a namespace
+        assert await dropped.ping("10.77.4.1")
+        fx.sh("ip", "link", "del", links.uplink_name(cloud.instance, blue.uuid))
+        await cloud.net.collect({kept.container_id, dropped.container_id}, [red, blue])
+        assert links.uplink_name(cloud.instance, blue.uuid) in fx.sh("ip", "-br", "link")
 
 
 async def test_a_young_sandbox_is_left_alone(cloud: Cloud) -> None:
@@ -298,9 +307,12 @@ async def test_a_young_sandbox_is_left_alone(cloud: Cloud) -> None:
     assert [line for line in fx.left_of(cloud.instance) if "link" in line] == []
 
 
-@pytest.mark.parametrize("step", range(1, 7))
+ADD_STEPS = 16
+
+
+@pytest.mark.parametrize("step", range(1, ADD_STEPS + 2))
 async def test_killed_in_the_middle_of_an_add(cloud: Cloud, step: int) -> None:
-    """An agent dies at one of its netlink requests; what it left is collected by the next one."""
+    """An agent dies before one of its requests to the kernel; what it left is collected by the next one."""
     red = network("10.77.0.0/22")
     box = cloud.box((red, "10.77.0.2"))
     await cloud.net.stop()
@@ -309,16 +321,21 @@ import asyncio, os, signal, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from pathlib import Path
 import msgspec
-from askos.adapters.bridge import rtnl
+from askos.adapters.bridge import nft, rtnl, spaces
 from askos.adapters.bridge.network import BridgeNetwork
 from askos.ports.network import Attachment
-root, left, do = Path({str(cloud.root)!r}), [{step}], rtnl.Netlink.do
-def counted(self, *messages):
-    left[0] -= 1
-    if left[0] == 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return do(self, *messages)
-rtnl.Netlink.do = counted
+root, left = Path({str(cloud.root)!r}), []
+def counted(work):
+    def counts(*args, **words):
+        if left:
+            left[0] -= 1
+            if left[0] == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return work(*args, **words)
+    return counts
+rtnl.Netlink.do = counted(rtnl.Netlink.do)
+nft.run = counted(nft.run)
+spaces._new_at = counted(spaces._new_at)
 found = msgspec.json.decode({msgspec_text(box)!r}, type=Attachment)
 async def lookup(uuid):
     return found
@@ -326,6 +343,7 @@ async def main():
     net = BridgeNetwork({cloud.instance!r}, root / "net", root / "cni.sock", root / "bin", root / "conf",
         upstream=[])
     await net.start(lookup)
+    left.append({step})
     print("ready", flush=True)
     await asyncio.sleep(60)
 asyncio.run(main())
@@ -344,7 +362,7 @@ asyncio.run(main())
         with contextlib.suppress(ProcessLookupError):
             agent.kill()
         await agent.wait()
-    assert killed == (step < 6), "the number of requests of an ADD has changed: adapt the steps"
+    assert killed == (step <= ADD_STEPS), "the number of requests of an ADD has changed: adapt the steps"
     cloud.options["grace_s"] = 0
     cloud.net = cloud.make()
     await cloud.net.start(cloud.lookup)
@@ -498,13 +516,32 @@ async def test_names(tmp_path: Path) -> None:
 
 
 async def test_a_taken_port_53_is_no_reason_to_fail(cloud: Cloud, caplog: pytest.LogCaptureFixture) -> None:
+    """A resolver of the host that listens on all addresses is not in the way; one that somebody put into the network's
+    namespace is told of, once."""
+    red = network("10.77.0.0/22")
+    box = cloud.box((red, "10.77.0.2"))
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
-        taken.setsockopt(socket.IPPROTO_IP, 15, 1)  # IP_FREEBIND: the address is not there yet
+        taken.setsockopt(socket.IPPROTO_IP, 15, 1)  # IP_FREEBIND: nobody here has the address
         taken.bind(("10.77.0.1", 53))
-        box = cloud.box((network("10.77.0.0/22"), "10.77.0.2"))
         with caplog.at_level(logging.WARNING):
             await box.add()
+        assert caplog.records == []
+        assert await box.connects("10.77.0.1", 53) == "yes"
+    await cloud.net.stop()
+    program = "import socket, time; s = socket.socket(type=socket.SOCK_DGRAM); s.bind(('', 53)); print(flush=True); time.sleep(60)"
+    other = await asyncio.create_subprocess_exec(
+        *("nsenter", f"--net={cloud.space(red)}", sys.executable, "-Ic", program), stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        assert other.stdout is not None
+        await asyncio.wait_for(other.stdout.readline(), 20)
+        cloud.net = cloud.make()
+        with caplog.at_level(logging.WARNING):
+            await cloud.net.start(cloud.lookup)
             await cloud.net.collect(cloud.live(), box.networks)
+    finally:
+        other.kill()
+        await other.wait()
     assert len([r for r in caplog.records if "port 53 of 10.77.0.1" in r.getMessage()]) == 1
     await cloud.net.collect(cloud.live(), box.networks)
     assert await box.connects("10.77.0.1", 53) == "yes"
@@ -540,9 +577,11 @@ async def test_setup_errors_name_the_cure(tmp_path: Path, monkeypatch: pytest.Mo
     async with cloud_at(tmp_path / "a") as cloud:
         with pytest.raises(SetupError, match="another agent answers"):
             await cloud.make().start(cloud.lookup)
-        monkeypatch.setattr(rules.shutil, "which", lambda *_, **__: None)
+        monkeypatch.setattr(nft, "_library", lambda: None)
+        assert cloud.instance in nft.run("list tables\n"), "the program does what the library does"
+        monkeypatch.setattr(nft.shutil, "which", lambda *_, **__: None)
         with pytest.raises(SetupError, match="apt install nftables"):
-            await rules.apply(cloud.instance, [])
+            nft.run("list tables\n")
         monkeypatch.undo()
         long = Cloud(tmp_path / ("x" * 90))
         long.root.mkdir()
@@ -598,7 +637,7 @@ async def test_real_containerd_takes_the_plugins(tmp_path: Path) -> None:
             for made in sandboxes:
                 await bench.runtime.stop_sandbox(made)
                 await bench.runtime.remove_sandbox(made)
-            assert list(cloud.state.iterdir()) == []
+            assert list(cloud.state.glob("*.json")) == []
             await cloud.net.collect(set(), [])
             assert [line for line in fx.left_of(cloud.instance) if not line.startswith("table")] == []
         finally:

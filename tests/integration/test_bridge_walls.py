@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import json
 import uuid
 from collections.abc import AsyncIterator
@@ -12,59 +10,19 @@ from pathlib import Path
 import pytest
 
 from askos.model.capsules import Port
-from askos.model.networks import HostFloating, HostGroup, HostPort, NetworkState, SecurityRule
+from askos.model.networks import HostFloating, HostGroup, SecurityRule
 from askos.plan.pools import mac_for
 
 from . import bridge_fixtures as fx
-from .bridge_fixtures import Box, Cloud, cloud_at, connects_from, network, outside
+from .bridge_fixtures import Cloud, cloud_at, connects_from, from_host, group, network, outside, port, serving, state
 
 pytestmark = pytest.mark.skipif(not fx.CAN, reason="needs root, iproute2 and nftables")
-EVERYTHING_OUT = SecurityRule("out", "", "egress")
 
 
 @pytest.fixture
 async def cloud(tmp_path: Path) -> AsyncIterator[Cloud]:
     async with cloud_at(tmp_path / "a") as made:
         yield made
-
-
-def group(*rules: SecurityRule, members: list[str] | None = None, name: str = "") -> HostGroup:
-    return HostGroup(name or str(uuid.uuid4()), [EVERYTHING_OUT, *rules], members or [])
-
-
-def port(box: Box, *groups: HostGroup, secured: bool = True) -> HostPort:
-    return HostPort(box.ports[0].uuid, box.ports[0].address, [g.uuid for g in groups], secured)
-
-
-def state(groups: list[HostGroup], *ports: HostPort, floating: list[HostFloating] | None = None) -> NetworkState:
-    return NetworkState(1, list(ports), groups, floating or [])
-
-
-@contextlib.asynccontextmanager
-async def serving(box: Box, *ports: int) -> AsyncIterator[None]:
-    """TCP services in a box."""
-    script = " & ".join(f"busybox nc -ll -p {number} -e busybox true" for number in ports)
-    process = await asyncio.create_subprocess_exec(
-        *("ip", "netns", "exec", box.name, "sh", "-c", f"{script} & wait"), start_new_session=True
-    )
-    try:
-        await asyncio.sleep(0.3)
-        yield
-    finally:
-        # The whole session is ours.
-        fx.subprocess.run(["pkill", "-9", "-s", str(process.pid)], check=False)
-        await process.wait()
-
-
-async def from_host(address: str, number: int) -> bool:
-    try:
-        _, writer = await asyncio.wait_for(asyncio.open_connection(address, number), 1)
-    except (TimeoutError, OSError):
-        return False
-    writer.close()
-    with contextlib.suppress(OSError):
-        await writer.wait_closed()
-    return True
 
 
 async def test_groups_let_in_what_their_rules_say(cloud: Cloud) -> None:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Network
+from ipaddress import IPv6Address, ip_network
 
 import pytest
 
 from askos.plan.names import Answer, answer
 
-NET = IPv4Network("10.0.4.0/22")
-KNOWN = {"web": ["10.0.4.2", "10.0.4.3"], "db.main": ["10.0.4.4"], "alias": ["10.0.4.2"]}
+NETS = [ip_network("10.0.4.0/22"), ip_network("fd00:4::/64")]
+KNOWN = {
+    "web": ["10.0.4.2", "10.0.4.3"],
+    "db.main": ["10.0.4.4"],
+    "alias": ["10.0.4.2"],
+    "six": ["10.0.4.6", "fd00:4::6"],
+}
 
 
 @pytest.mark.parametrize(
@@ -19,6 +24,13 @@ KNOWN = {"web": ["10.0.4.2", "10.0.4.3"], "db.main": ["10.0.4.4"], "alias": ["10
         ("WeB", "A", Answer("found", ["10.0.4.2", "10.0.4.3"])),
         ("web.Askos.Internal.", "A", Answer("found", ["10.0.4.2", "10.0.4.3"])),
         ("web", "AAAA", Answer("found", [])),
+        ("six", "A", Answer("found", ["10.0.4.6"])),
+        ("six", "AAAA", Answer("found", ["fd00:4::6"])),
+        ("six", "ANY", Answer("found", ["10.0.4.6", "fd00:4::6"])),
+        (IPv6Address("fd00:4::6").reverse_pointer, "PTR", Answer("found", ["six.askos.internal"])),
+        (IPv6Address("fd00:4::7").reverse_pointer, "PTR", Answer("unknown")),
+        (IPv6Address("fd00:5::6").reverse_pointer, "PTR", Answer("forward")),
+        ("6.0.ip6.arpa", "PTR", Answer("forward")),
         ("web", "MX", Answer("found", [])),
         ("db.main", "A", Answer("found", ["10.0.4.4"])),
         ("db.main.askos.internal", "A", Answer("found", ["10.0.4.4"])),
@@ -35,10 +47,10 @@ KNOWN = {"web": ["10.0.4.2", "10.0.4.3"], "db.main": ["10.0.4.4"], "alias": ["10
     ],
 )
 def test_answers(name: str, rdtype: str, expected: Answer) -> None:
-    assert answer(KNOWN, NET, name, rdtype) == expected
+    assert answer(KNOWN, NETS, name, rdtype) == expected
 
 
 def test_before_names_are_known_nothing_is_denied() -> None:
-    assert answer(None, NET, "web", "A").kind == "unready"
-    assert answer(None, NET, "2.4.0.10.in-addr.arpa", "PTR").kind == "unready"
-    assert answer(None, NET, "example.com", "A").kind == "forward"
+    assert answer(None, NETS, "web", "A").kind == "unready"
+    assert answer(None, NETS, "2.4.0.10.in-addr.arpa", "PTR").kind == "unready"
+    assert answer(None, NETS, "example.com", "A").kind == "forward"

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from askos.adapters.bridge import cni, host, links, plugin, rules
+from askos.adapters.bridge import cni, host, links, plugin
 from askos.adapters.bridge.journal import Journal, valid_id
-from askos.adapters.bridge.links import Bridge, Owner
+from askos.adapters.bridge.links import Owner
 from askos.model.errors import SetupError
 
 NET = "1b2c3d4e-0000-4000-8000-000000000001"
@@ -47,7 +47,7 @@ def test_broken_calls_get_the_codes_of_the_specification(bad: bytes, code: int) 
 
 
 def test_names_fit_and_owners_are_found_again() -> None:
-    assert links.bridge_name("abcdef", NET) == "akabcdb1b2c3d4e"
+    assert links.uplink_name("abcdef", NET) == "akabcdu1b2c3d4e"
     assert links.port_name("abcdef", NET) == "akabcdp1b2c3d4e"
     for whose in (Owner("abcdef", "net", NET), Owner("abcdef", "port", NET, "f" * 64)):
         assert links.owner(whose.alias()) == whose
@@ -78,17 +78,6 @@ def test_journal_survives_broken_files(tmp_path: Path) -> None:
     journal.remove("c2")
     journal.remove("c2")
     assert journal.read("c2") is None
-
-
-def test_rules_are_one_transaction_that_names_every_network() -> None:
-    text = rules.text(
-        "abcdef",
-        [Bridge("akabcdb2", "n2", "10.1.4.0/22", "10.1.4.1"), Bridge("akabcdb1", "n1", "10.1.0.0/22", "10.1.0.1")],
-    )
-    assert text.lstrip().startswith("table inet askos_abcdef {}\ndelete table")
-    assert text.count("delete table inet askos_abcdef\n") == 1
-    assert 'elements = { "akabcdb1" . 10.1.0.0/22, "akabcdb2" . 10.1.4.0/22 }' in text
-    assert "elements" not in rules.text("abcdef", [])
 
 
 def test_loopback_answers_in_the_callers_version(tmp_path: Path) -> None:

@@ -6,14 +6,14 @@ question about anything else is forwarded.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from ipaddress import AddressValueError, IPv4Address, IPv4Network
+from collections.abc import Mapping, Sequence
+from ipaddress import AddressValueError, IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Literal
 
 import msgspec
 
 DOMAIN = "askos.internal"
-_REVERSE = ".in-addr.arpa"
+_REVERSE, _REVERSE6 = ".in-addr.arpa", ".ip6.arpa"
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -25,15 +25,17 @@ class Answer(msgspec.Struct, frozen=True):
     """Addresses for A and AAAA, one name for PTR."""
 
 
-def answer(addresses: Mapping[str, list[str]] | None, net: IPv4Network, name: str, rdtype: str) -> Answer:
+def answer(
+    addresses: Mapping[str, list[str]] | None, nets: Sequence[IPv4Network | IPv6Network], name: str, rdtype: str
+) -> Answer:
     """Decide on one question.
 
-    `addresses`: lower-case names to addresses of both IP versions, None before they are known. `name`: as asked, any
-    case, with or without the final dot. `rdtype`: "A", "AAAA", "PTR" and so on.
+    `addresses`: lower-case names to IPv4 and IPv6 addresses, None before they are known. `nets`: the network's ranges.
+    `name`: as asked, any case, with or without the final dot. `rdtype`: "A", "AAAA", "PTR" and so on.
     """
     name = name.lower().rstrip(".")
-    if name.endswith(_REVERSE):
-        return _reverse(addresses, net, name, rdtype)
+    if name.endswith((_REVERSE, _REVERSE6)):
+        return _reverse(addresses, nets, name, rdtype)
     if name.endswith("." + DOMAIN):
         name = name[: -len(DOMAIN) - 1]
         local = True
@@ -49,17 +51,18 @@ def answer(addresses: Mapping[str, list[str]] | None, net: IPv4Network, name: st
     found = addresses.get(name)
     if found is None:
         return Answer("unknown")
-    # Who asks for anything gets IPv4: an answer has data of one type.
-    wanted = {"A": 4, "ANY": 4, "AAAA": 6}.get(rdtype)
-    return Answer("found", [address for address in found if (6 if ":" in address else 4) == wanted])
+    wanted = {"A": (False,), "AAAA": (True,), "ANY": (False, True)}.get(rdtype, ())
+    return Answer("found", [address for address in found if (":" in address) in wanted])
 
 
-def _reverse(addresses: Mapping[str, list[str]] | None, net: IPv4Network, name: str, rdtype: str) -> Answer:
+def _reverse(
+    addresses: Mapping[str, list[str]] | None, nets: Sequence[IPv4Network | IPv6Network], name: str, rdtype: str
+) -> Answer:
     try:
-        address = IPv4Address(".".join(reversed(name[: -len(_REVERSE)].split("."))))
+        address = _asked(name)
     except AddressValueError:
         return Answer("forward")
-    if address not in net:
+    if not any(address in net for net in nets):
         return Answer("forward")
     if addresses is None:
         return Answer("unready")
@@ -68,3 +71,14 @@ def _reverse(addresses: Mapping[str, list[str]] | None, net: IPv4Network, name: 
         return Answer("unknown")
     # One PTR: programs that show it want one name, and several confuse more than they tell.
     return Answer("found", [f"{owners[0]}.{DOMAIN}"] if rdtype in {"PTR", "ANY"} else [])
+
+
+def _asked(name: str) -> IPv4Address | IPv6Address:
+    """The address that a reverse name stands for."""
+    if name.endswith(_REVERSE):
+        return IPv4Address(".".join(reversed(name[: -len(_REVERSE)].split("."))))
+    digits = name[: -len(_REVERSE6)].split(".")
+    if len(digits) != 32 or any(len(digit) != 1 for digit in digits):
+        raise AddressValueError(name)
+    text = "".join(reversed(digits))
+    return IPv6Address(":".join(text[at : at + 4] for at in range(0, 32, 4)))

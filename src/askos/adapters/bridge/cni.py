@@ -81,7 +81,7 @@ def result(call: Call, value: dict[str, Any]) -> dict[str, Any]:
     """ADD's result in the form of the caller's version: before 1.0.0 each address says its IP version."""
     ips = value.get("ips", [])
     if call.version.startswith("0."):
-        ips = [{"version": "4", **ip} for ip in ips]
+        ips = [{"version": "6" if ":" in ip["address"] else "4", **ip} for ip in ips]
     return {"cniVersion": call.version, **value, "ips": ips}
 
 

@@ -9,6 +9,8 @@ from ipaddress import AddressValueError, IPv4Address, IPv4Network, ip_address
 from pathlib import Path
 
 _FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
+_CONF6 = Path("/proc/sys/net/ipv6/conf")
+_FORWARD6 = _CONF6 / "all" / "forwarding"
 
 
 def _routes() -> list[tuple[str, IPv4Network, IPv4Address]]:
@@ -71,18 +73,53 @@ def family_of(address: str) -> socket.AddressFamily:
     return socket.AF_INET6 if ":" in address else socket.AF_INET
 
 
-def forwarding_on(record: Path) -> None:
-    """Switch IPv4 forwarding on. When it was off, `record` (shared by all clouds of the host, gone with a reboot as
-    the setting itself) remembers that."""
-    if _FORWARD.read_text().strip() == "1":
-        return
-    record.parent.mkdir(parents=True, exist_ok=True)
-    record.write_text("0\n")
-    _FORWARD.write_text("1\n")
+def has_ipv6() -> bool:
+    """Whether this kernel knows IPv6."""
+    return Path("/proc/sys/net/ipv6").exists()
 
 
-def forwarding_restore(record: Path) -> None:
-    """Switch forwarding off again if a cloud had switched it on. Call only when nobody else needs it."""
-    if record.exists():
-        _FORWARD.write_text("0\n")
-        record.unlink(missing_ok=True)
+def set_sysctls(values: dict[str, str]) -> None:
+    """Set these (paths below /proc/sys/net) in the network namespace of the calling thread. What this kernel does not
+    have is left out: without IPv6 there is nothing to switch."""
+    for path, value in values.items():
+        with contextlib.suppress(OSError):
+            Path("/proc/sys/net", path).write_text(value)
+
+
+class Forwarding:
+    """The kernel's switches for forwarding. When one was off, a record (shared by all clouds of the host, gone with a
+    reboot as the setting itself) remembers that."""
+
+    def __init__(self, record: Path) -> None:
+        self._record = record
+        self._record6 = record.with_name(f"{record.name}6")
+
+    def switch_on(self) -> None:
+        """Forward IPv4, and IPv6 where the kernel has it. OSError when IPv4 stays off."""
+        if _FORWARD.read_text().strip() != "1":
+            self._record.parent.mkdir(parents=True, exist_ok=True)
+            self._record.write_text("0\n")
+            _FORWARD.write_text("1\n")
+        with contextlib.suppress(OSError):
+            if _FORWARD6.read_text().strip() == "0":
+                # A router listens to no other router's announcements, unless it is told to: hosts that have their
+                # IPv6 address or route from one would lose it.
+                listening = [path for path in _CONF6.glob("*/accept_ra") if path.read_text().strip() == "1"]
+                self._record6.parent.mkdir(parents=True, exist_ok=True)
+                self._record6.write_text("".join(f"{path.parent.name}\n" for path in listening))
+                for path in listening:
+                    path.write_text("2\n")
+                _FORWARD6.write_text("1\n")
+
+    def restore(self) -> None:
+        """Switch forwarding off again if a cloud had switched it on. Call only when nobody else needs it."""
+        if self._record.exists():
+            _FORWARD.write_text("0\n")
+            self._record.unlink(missing_ok=True)
+        if self._record6.exists():
+            with contextlib.suppress(OSError):
+                _FORWARD6.write_text("0\n")
+            for name in self._record6.read_text().split():
+                with contextlib.suppress(OSError):
+                    (_CONF6 / name / "accept_ra").write_text("1\n")
+            self._record6.unlink(missing_ok=True)

@@ -1,13 +1,15 @@
-"""The name service of one network: UDP and TCP on the gateway's port 53."""
+"""The name service of one network: UDP and TCP on the gateways' port 53, inside the network's namespace."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
+import socket
 import struct
 from collections.abc import Callable, Mapping
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import ip_address, ip_network
+from typing import cast
 
 import dns.exception
 import dns.flags
@@ -19,9 +21,12 @@ import dns.rdataclass
 import dns.rdatatype
 import dns.rrset
 
+from askos.adapters.bridge import host
 from askos.adapters.bridge.forward import Forwarder
 from askos.adapters.bridge.links import Bridge
-from askos.plan.names import answer
+from askos.adapters.bridge.spaces import SpaceGoneError, Spaces
+from askos.adapters.bridge.workers import Workers
+from askos.plan.names import DOMAIN, answer
 
 _log = logging.getLogger(__name__)
 _TTL_S = 5
@@ -38,33 +43,38 @@ class NameService:
     """Answers for one network while its bridge exists. Limits hold per network: one tenant cannot starve others."""
 
     def __init__(self, bridge: Bridge, addresses: Addresses, forwarder: Forwarder) -> None:
-        self._bridge = bridge
-        self._net = IPv4Network(bridge.cidr)
+        self.bridge = bridge
+        self._nets = [ip_network(cidr) for cidr in (bridge.cidr, bridge.cidr6) if cidr]
         self._addresses = addresses
         self._forwarder = forwarder
-        self._udp: asyncio.DatagramTransport | None = None
-        self._tcp: asyncio.Server | None = None
+        self._udp: list[asyncio.DatagramTransport] = []
+        self._tcp: list[asyncio.Server] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._connections = 0
         self._forwarding = 0
 
-    async def start(self) -> None:
-        """Bind both sockets. OSError when one is taken; then neither stays bound."""
+    async def start(self, sockets: list[socket.socket]) -> None:
+        """Serve these, pairs of UDP and TCP; they are the service's from now on. OSError leaves none of them open."""
         loop = asyncio.get_running_loop()
-        address = (self._bridge.gateway, 53)
-        self._udp, _ = await loop.create_datagram_endpoint(lambda: _Datagrams(self), local_addr=address)
         try:
-            self._tcp = await asyncio.start_server(self._accept, *address, limit=70000)
-        except OSError:
-            self._udp.close()
+            for one in sockets:
+                if one.type == socket.SOCK_DGRAM:
+                    transport, _ = await loop.create_datagram_endpoint(lambda: _Datagrams(self), sock=one)
+                    self._udp.append(transport)
+                else:
+                    self._tcp.append(await asyncio.start_server(self._accept, sock=one, limit=70000))
+        except BaseException:
+            await self.close()
+            for one in sockets:
+                one.close()
             raise
 
     async def close(self) -> None:
         """Give the sockets back at once; answers under way are dropped."""
-        if self._udp is not None:
-            self._udp.close()
-        if self._tcp is not None:
-            self._tcp.close()
+        for transport in self._udp:
+            transport.close()
+        for server in self._tcp:
+            server.close()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -73,29 +83,31 @@ class NameService:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def datagram(self, query: bytes, sender: tuple[str, int]) -> None:
-        """Take one UDP query; what the service knows itself is answered without a task."""
-        if self._udp is None or not self._welcome(sender):
+    def datagram(self, query: bytes, sender: tuple[str, int], by: asyncio.DatagramTransport) -> None:
+        """Take one UDP query; what the service knows itself is answered without a task. `by`: where it came in."""
+        if not self._welcome(sender):
             return
         reply = self._local(query, _UDP_LIMIT)
         if isinstance(reply, bytes):
-            self._udp.sendto(reply, sender)
+            by.sendto(reply, sender)
         elif reply is not None:
-            self._keep(asyncio.get_running_loop().create_task(self._relay(reply, query, sender)))
+            self._keep(asyncio.get_running_loop().create_task(self._relay(reply, query, sender, by)))
 
-    async def _relay(self, parsed: dns.message.Message, query: bytes, sender: tuple[str, int]) -> None:
+    async def _relay(
+        self, parsed: dns.message.Message, query: bytes, sender: tuple[str, int], by: asyncio.DatagramTransport
+    ) -> None:
         reply = await self._forward(parsed, query)
         if len(reply) > _room(parsed):
             cut = dns.message.make_response(parsed, recursion_available=True)
             cut.flags |= dns.flags.TC
             reply = cut.to_wire()
-        if self._udp is not None and not self._udp.is_closing():
-            self._udp.sendto(reply, sender)
+        if not by.is_closing():
+            by.sendto(reply, sender)
 
     def _welcome(self, sender: tuple[str, int]) -> bool:
-        # The gateway's address is the host's, so others on the host's own networks could reach this socket too.
+        # What comes over the uplink is dropped before; should somebody flush the rules, it is still not answered.
         try:
-            return IPv4Address(sender[0]) in self._net
+            return any(ip_address(sender[0]) in net for net in self._nets)
         except ValueError:
             return False
 
@@ -125,10 +137,18 @@ class NameService:
             writer.close()
 
     async def resolve(self, name: str) -> str:
-        """What a program on this network would get for a name: its first IPv4 address. OSError without one. What has
-        to be asked of others counts against the network's own limit."""
+        """What a program on this network would get for a name: its first IPv4 address, else an IPv6 one where the
+        network has that. OSError without one. What has to be asked of others counts against the network's own limit."""
+        found = await self._lookup(name, dns.rdatatype.A)
+        if found is None and self.bridge.cidr6:
+            found = await self._lookup(name, dns.rdatatype.AAAA)
+        if found is None:
+            raise OSError(f"no such host as {name[:60]}")
+        return found
+
+    async def _lookup(self, name: str, rdtype: dns.rdatatype.RdataType) -> str | None:
         try:
-            query = dns.message.make_query(name, dns.rdatatype.A).to_wire()
+            query = dns.message.make_query(name, rdtype).to_wire()
         except (dns.exception.DNSException, ValueError) as error:
             raise OSError(f"{name[:60]!r} cannot be looked up") from error
         reply = self._local(query, 65535)
@@ -139,9 +159,7 @@ class NameService:
             addresses = found.resolve_chaining().answer if isinstance(found, dns.message.QueryMessage) else None
         except (dns.exception.DNSException, ValueError, struct.error):
             addresses = None
-        if not addresses:
-            raise OSError(f"no such host as {name[:60]}")
-        return str(addresses[0])
+        return str(addresses[0]) if addresses else None
 
     def _local(self, query: bytes, limit: int) -> bytes | dns.message.Message | None:
         """The reply; or the parsed query when others must be asked; or None for what deserves no answer."""
@@ -159,16 +177,14 @@ class NameService:
             return _reply(parsed, dns.rcode.FORMERR).to_wire()
         question = parsed.question[0]
         rdtype = dns.rdatatype.to_text(question.rdtype)
-        said = answer(self._addresses(), self._net, question.name.to_text(), rdtype)
+        said = answer(self._addresses(), self._nets, question.name.to_text(), rdtype)
         if said.kind == "forward":
             return parsed
         if said.kind == "unready":
             return _reply(parsed, dns.rcode.SERVFAIL).to_wire()
         reply = _reply(parsed, dns.rcode.NXDOMAIN if said.kind == "unknown" else dns.rcode.NOERROR)
         reply.flags |= dns.flags.AA
-        if said.data:
-            kind = "PTR" if said.data[0].endswith("internal") else "AAAA" if ":" in said.data[0] else "A"
-            data = [f"{item}." if kind == "PTR" else item for item in said.data]
+        for kind, data in _by_kind(said.data).items():
             reply.answer.append(dns.rrset.from_text_list(question.name, _TTL_S, "IN", kind, data))
         try:
             return reply.to_wire(max_size=min(limit, _room(parsed)) if limit == _UDP_LIMIT else limit)
@@ -189,10 +205,12 @@ class NameService:
 
 
 class NameServices:
-    """The name services of all bridges of this host."""
+    """The name services of all networks of this host."""
 
-    def __init__(self, forwarder: Forwarder) -> None:
+    def __init__(self, forwarder: Forwarder, spaces: Spaces, workers: Workers) -> None:
         self._forwarder = forwarder
+        self._spaces = spaces
+        self._workers = workers
         self._services: dict[str, NameService] = {}
         self._refused: set[str] = set()
         self._names: dict[str, dict[str, list[str]]] = {}
@@ -205,16 +223,20 @@ class NameServices:
         """Serve a bridge's network, unless it is already. A taken port 53 is logged once and does not stop anything."""
         uuid = bridge.network_uuid
         if uuid in self._services:
-            return
+            if self._services[uuid].bridge == bridge:
+                return
+            await self.unserve(uuid)
         service = NameService(bridge, lambda: self._names.get(uuid), self._forwarder)
         try:
-            await service.start()
+            await service.start(await self._workers.run(lambda _: self._spaces.inside(uuid, lambda: _bound(bridge))))
+        except SpaceGoneError:
+            return
         except OSError as error:
             if uuid not in self._refused:
                 self._refused.add(uuid)
                 _log.warning(
-                    "Containers on %s find no names: port 53 of %s cannot be used (%s). Stop the program that listens "
-                    "on all addresses (ss -lnp sport = :53) or bind it to its own.",
+                    "Containers on %s find no names: port 53 of %s cannot be used (%s). See which program listens "
+                    "inside of the network's namespace (nsenter --net=FILE ss -lnp sport = :53).",
                     bridge.cidr,
                     bridge.gateway,
                     error.strerror or error,
@@ -249,10 +271,48 @@ class NameServices:
 class _Datagrams(asyncio.DatagramProtocol):
     def __init__(self, service: NameService) -> None:
         self._service = service
+        self._transport: asyncio.DatagramTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # asyncio's own transport is no subclass of DatagramTransport.
+        self._transport = cast("asyncio.DatagramTransport", transport)
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
-        with contextlib.suppress(OSError):
-            self._service.datagram(data, addr)
+        if self._transport is not None:
+            with contextlib.suppress(OSError):
+                self._service.datagram(data, addr, self._transport)
+
+
+def _bound(bridge: Bridge) -> list[socket.socket]:
+    """Sockets on the gateways' port 53 of the calling thread's namespace. OSError leaves none open."""
+    made: list[socket.socket] = []
+    gateways = [bridge.gateway, *([bridge.gateway6] if bridge.gateway6 and host.has_ipv6() else [])]
+    try:
+        for gateway in gateways:
+            for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
+                one = socket.socket(host.family_of(gateway), kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+                made.append(one)
+                if kind == socket.SOCK_STREAM:
+                    one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                one.bind((gateway, 53))
+                if kind == socket.SOCK_STREAM:
+                    one.listen(100)
+    except OSError:
+        for one in made:
+            one.close()
+        raise
+    return made
+
+
+def _by_kind(data: list[str]) -> dict[str, list[str]]:
+    """Data of an answer by the type of its records."""
+    found: dict[str, list[str]] = {}
+    for item in data:
+        if item.endswith(DOMAIN):
+            found.setdefault("PTR", []).append(f"{item}.")
+        else:
+            found.setdefault("AAAA" if ":" in item else "A", []).append(item)
+    return found
 
 
 def _reply(parsed: dns.message.Message, code: dns.rcode.Rcode) -> dns.message.Message:

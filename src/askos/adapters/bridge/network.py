@@ -1,9 +1,10 @@
 """The embedded host network: what `ports/network.py` promises, with bridges of this host's kernel.
 
-One bridge per network and one veth per port. Containers reach their own network, the outside (masqueraded), their
-gateway's name service, and nothing else: no other network, nothing on the host.
+One network namespace with one bridge per network, and one veth per port; a veth leads from each namespace to the host.
+Containers reach their own network, the outside (masqueraded), their gateway's name service, and nothing else: no other
+network, nothing on the host. Networks may overlap.
 
-For operators: IPv4 forwarding is switched on when the first bridge is made. Where the host's own firewall drops
+For operators: forwarding is switched on when the first network is made. Where the host's own firewall drops
 forwarded packets (docker, ufw, firewalld), let interfaces named "ak*" through, for example
 `iptables -I DOCKER-USER -i ak+ -j ACCEPT` and `iptables -I DOCKER-USER -o ak+ -j ACCEPT`; the agent logs one line
 when it sees such a policy.
@@ -23,13 +24,16 @@ from typing import Any
 
 import msgspec
 
-from askos.adapters.bridge import cni, host, links, plugin, rules
+from askos.adapters.bridge import cni, host, links, plugging, plugin, rtnl, rules
 from askos.adapters.bridge.fabric import Fabric
 from askos.adapters.bridge.forward import Forwarder
 from askos.adapters.bridge.inside import Sockets
 from askos.adapters.bridge.journal import Entry, Journal
-from askos.adapters.bridge.links import Owner, Plug
+from askos.adapters.bridge.links import Owner
 from askos.adapters.bridge.nameserver import NameServices
+from askos.adapters.bridge.plugging import Plug
+from askos.adapters.bridge.spaces import SpaceGoneError, Spaces
+from askos.adapters.bridge.transit import DEFAULT, Ranges, Transit
 from askos.adapters.bridge.workers import Workers
 from askos.model.capsules import Network
 from askos.model.errors import NotFoundError, RuntimeFailedError, SetupError
@@ -49,7 +53,8 @@ class BridgeNetwork:
     `plugin_root` and `conf_root`: containerd's CNI bin and conf folders. `upstream`: addresses of resolvers, by
     default those of /etc/resolv.conf as it is when a question comes. `grace_s`: how long a sandbox may be unknown to
     `collect`'s caller, because the runtime does not show one while it is being made. `forward_record`: where the
-    clouds of this host remember that they switched forwarding on.
+    clouds of this host remember that they switched forwarding on. `transit_cidr`: out of which range addresses between
+    the host and its networks' namespaces come.
     """
 
     def __init__(
@@ -63,6 +68,7 @@ class BridgeNetwork:
         upstream: list[str] | None = None,
         grace_s: float = 180,
         forward_record: Path = Path("/run/askos/ip_forward"),
+        transit_cidr: str = DEFAULT,
     ) -> None:
         if re.fullmatch(r"[0-9a-f]{6}", instance) is None:
             raise SetupError(f"The instance id {instance!r} is not six hex digits; it comes from the data folder.")
@@ -73,10 +79,20 @@ class BridgeNetwork:
         self._conf_root = conf_root
         self._grace_s = grace_s
         self._journal = Journal(state_root)
-        self._names = NameServices(Forwarder(lambda: upstream if upstream is not None else host.resolvers()))
         self._workers = Workers()
+        self._spaces = Spaces(state_root / f"namespaces-{instance}")
+        forwarder = Forwarder(lambda: upstream if upstream is not None else host.resolvers())
+        self._names = NameServices(forwarder, self._spaces, self._workers)
         self._sockets = Sockets(self._journal)
-        self._fabric = Fabric(instance, self._names, self._workers, forward_record, state_root / "security-groups")
+        self._fabric = Fabric(
+            instance,
+            spaces=self._spaces,
+            transit=Transit(instance, Ranges(transit_cidr), forward_record.with_name("transit.lock")),
+            names=self._names,
+            workers=self._workers,
+            forward=host.Forwarding(forward_record),
+            state_file=state_root / "security-groups",
+        )
         self._server: cni.Server | None = None
         self._lookup: AttachmentLookup | None = None
         self._busy: dict[str, tuple[asyncio.Lock, int]] = {}
@@ -93,7 +109,7 @@ class BridgeNetwork:
             raise SetupError(f"Cannot make the folder {self._state_root}: {error.strerror}.") from None
         self._journal.tidy()
         await self._fabric.adopt()
-        blocker = await rules.forward_dropped_by()
+        blocker = await self._workers.run(lambda _: rules.forward_dropped_by())
         if blocker is not None:
             _log.warning(
                 "Containers may not reach the outside: the chain %s drops forwarded packets by policy. "
@@ -143,8 +159,8 @@ class BridgeNetwork:
         uuids = sorted({*entry.networks, *(network.uuid for network in attachment.networks)})
         self._journal.write(entry.container_id, attachment.capsule_uuid, entry.netns, both, uuids)
         if surplus:
-            await self._workers.run(lambda _: links.unplug(self._instance, entry.container_id, surplus))
-        present = await self._workers.run(lambda _: links.inside(entry.netns))
+            await self._workers.run(lambda nl: self._unplug(nl, entry.container_id, surplus, entry.networks))
+        present = await self._workers.run(lambda _: plugging.inside(entry.netns))
         by_mac = {mac: name for name, mac in present.items()}
         free = (name for number in range(256) if (name := f"eth{number}") not in present)
         missing = [
@@ -153,9 +169,9 @@ class BridgeNetwork:
         if missing:
             await self._wire(entry.netns, attachment.networks, missing)
         first = wanted[0] if wanted else None
-        if first is not None and first.default_route and first.port.mac in by_mac:
-            interface, gateway = by_mac[first.port.mac], first.bridge.gateway
-            await self._workers.run(lambda _: links.lead_out(entry.netns, interface, gateway))
+        if first is not None and first.port.mac in by_mac:
+            interface = by_mac[first.port.mac]
+            await self._workers.run(lambda _: plugging.lead_out(entry.netns, first, interface))
         left = [network.uuid for network in attachment.networks]
         self._journal.write(entry.container_id, attachment.capsule_uuid, entry.netns, names, left)
 
@@ -170,13 +186,13 @@ class BridgeNetwork:
     async def collect(self, live_sandboxes: set[str], networks: list[Network]) -> None:
         """Remove what sandboxes that are not live left, and bridges that nobody needs; mend rules and names."""
         # Links first: whatever has a label by now had its journal before, so that a veth without one is an orphan.
-        ports = await self._workers.run(lambda nl: links.ports_of(nl, self._instance))
+        ports = await self._workers.run(self._ports)
         entries = {entry.container_id: entry for entry in await self._workers.run(lambda _: self._journal.entries())}
         for entry in entries.values():
             if entry.container_id not in live_sandboxes and not self._may_be_new(entry):
                 async with self._alone(entry.container_id):
                     await self._forget(entry.container_id)
-        orphans = {whose.container_id for _, whose in ports} - live_sandboxes - set(entries)
+        orphans = {owner.container_id for _, owner, _ in ports} - live_sandboxes - set(entries)
         for container_id in orphans:
             async with self._alone(container_id):
                 if self._journal.read(container_id) is None:
@@ -185,6 +201,9 @@ class BridgeNetwork:
         left = await self._workers.run(lambda _: self._journal.entries())
         used.update(uuid for entry in left for uuid in entry.networks)
         await self._fabric.collect(used)
+        # What changed about them (an IPv6 range beside the other, say) comes to those that stand.
+        standing = self._fabric.ready()
+        await self._fabric.ensure([network for network in networks if network.uuid in standing])
 
     async def connect(self, sandbox_id: str, address: str, port: int, timeout_s: float) -> socket.socket:
         """A TCP connection made inside a sandbox's network, non-blocking."""
@@ -198,6 +217,11 @@ class BridgeNetwork:
         plugin.uninstall(self._plugin_root, self._conf_root, self._instance)
         if self._server is None:
             self._workers.close()
+
+    @property
+    def tables_replaced(self) -> int:
+        """How often a table of packet rules was made anew as a whole."""
+        return self._fabric.replaced
 
     # -- calls of the plugin ----------------------------------------------------------------------------------
 
@@ -239,7 +263,7 @@ class BridgeNetwork:
         """A sandbox without a capsule: only lo, and an answer that satisfies CRI. `attach` does the rest."""
         async with self._alone(call.container_id):
             self._journal.write(call.container_id, call.pod_uid, call.netns, [], [])
-            await self._workers.run(lambda _: links.plug(call.netns, []))
+            await self._workers.run(lambda _: plugging.plug(self._spaces, call.netns, []))
         return {
             "interfaces": [{"name": call.interface or "eth0", "sandbox": call.netns}],
             "ips": [{"interface": 0, "address": "127.0.0.1/8"}],
@@ -262,11 +286,12 @@ class BridgeNetwork:
         alias = Owner(self._instance, "port", attachment.capsule_uuid, call.container_id).alias()
         return [
             Plug(
-                bridge=links.bridge_of(self._instance, network),
+                bridge=links.bridge_of(network),
                 host_name=links.port_name(self._instance, port.uuid),
                 interface=call.interface or "eth0" if number == 0 else f"eth{number}",
                 port=port,
                 default_route=number == 0 and not network.gateway_disabled,
+                default_route6=number == 0 and not network.gateway6_disabled,
                 alias=alias,
                 mtu=mtu,
             )
@@ -281,26 +306,28 @@ class BridgeNetwork:
         try:
             try:
                 await self._wire(call.netns, attachment.networks, plugs)
-            except links.BridgeGoneError as gone:
-                _log.warning("The bridge %s was removed by someone else; it is made again.", gone)
+            except SpaceGoneError as gone:
+                _log.warning("The namespace of network %s was removed by someone else; it is made again.", gone)
                 await self._fabric.lost(attachment.networks)
                 await self._wire(call.netns, attachment.networks, plugs)
-        except links.BridgeGoneError as again:
+        except SpaceGoneError as again:
             await self._forget(call.container_id)
-            raise RuntimeFailedError(f"Cannot wire the sandbox: its bridge {again} keeps vanishing.") from None
+            raise RuntimeFailedError(
+                f"Cannot wire the sandbox: the namespace of its network {again} keeps vanishing."
+            ) from None
         except Exception:
             await self._forget(call.container_id)
             raise
 
     async def _wire(self, netns: str, networks: list[Network], plugs: list[Plug]) -> None:
         await self._fabric.ensure(networks)
-        await self._workers.run(lambda _: links.plug(netns, plugs))
+        await self._workers.run(lambda _: plugging.plug(self._spaces, netns, plugs))
 
     async def _check(self, call: cni.Call) -> None:
         entry = self._journal.read(call.container_id)
-        present = await self._workers.run(
-            lambda nl: [nl.link(name) is not None for name in entry.links] if entry else [False]
-        )
+        ports = await self._workers.run(self._ports)
+        names = {link.name for link, _, _ in ports}
+        present = [name in names for name in entry.links] if entry else [False]
         if not all(present):
             raise cni.CniError(100, f"The sandbox {call.container_id} is not wired as it was; make it again.")
 
@@ -308,15 +335,32 @@ class BridgeNetwork:
         """Remove a sandbox's veths, then its journal. Call under its lock."""
         entry = self._journal.read(container_id)
         if entry is not None and entry.made_us:
-            names = entry.links
+            names, networks = entry.links, entry.networks
         else:  # no (readable) journal: look for the label
-            ports = await self._workers.run(lambda nl: links.ports_of(nl, self._instance))
-            names = [link.name for link, whose in ports if whose.container_id == container_id]
+            ports = await self._workers.run(self._ports)
+            mine = [(link.name, uuid) for link, whose, uuid in ports if whose.container_id == container_id]
+            names, networks = [name for name, _ in mine], sorted({uuid for _, uuid in mine})
         if names:
-            await self._workers.run(lambda _: links.unplug(self._instance, container_id, names))
+            await self._workers.run(lambda nl: self._unplug(nl, container_id, names, networks))
         self._journal.remove(container_id)
 
     # -- inside -----------------------------------------------------------------------------------------------
+
+    def _ports(self, _: rtnl.Netlink) -> list[tuple[rtnl.Link, Owner, str]]:
+        """The networks' ends of all veths of this cloud, each with its network's uuid. Blocks."""
+        found = []
+        for uuid in self._spaces.uuids():
+            with contextlib.suppress(SpaceGoneError):
+                made = self._spaces.inside(uuid, rtnl.route_socket)
+                with rtnl.Netlink(made) as nl:
+                    found += [(link, whose, uuid) for link, whose in links.ports_here(nl, self._instance)]
+        return found
+
+    def _unplug(self, _: rtnl.Netlink, container_id: str, names: list[str], networks: list[str]) -> None:
+        """Remove a sandbox's veths. Blocks."""
+        for uuid in networks:
+            with contextlib.suppress(SpaceGoneError):
+                self._spaces.inside(uuid, lambda: plugging.unplug(self._instance, container_id, names))
 
     def _may_be_new(self, entry: Entry) -> bool:
         if entry.container_id in self._busy:
@@ -351,12 +395,15 @@ def _whole(attachment: Attachment) -> None:
 def _result(call: cni.Call, first: Plug) -> dict[str, Any]:
     """What CNI wants to know: the sandbox's first interface. containerd takes the pod's address from it."""
     bits = first.bridge.cidr.partition("/")[2]
+    ips = [{"interface": 1, "address": f"{first.port.address}/{bits}", "gateway": first.bridge.gateway}]
+    if first.port.address6 and first.bridge.gateway6 and host.has_ipv6():
+        ips.append({"interface": 1, "address": f"{first.port.address6}/128", "gateway": first.bridge.gateway6})
     return {
         "interfaces": [
             {"name": first.host_name},
             {"name": first.interface, "mac": first.port.mac, "sandbox": call.netns},
         ],
-        "ips": [{"interface": 1, "address": f"{first.port.address}/{bits}", "gateway": first.bridge.gateway}],
+        "ips": ips,
         "routes": [{"dst": "0.0.0.0/0", "gw": first.bridge.gateway}],
         "dns": {"nameservers": [first.bridge.gateway]},
     }

@@ -13,14 +13,14 @@ import socket
 import struct
 import sys
 from collections.abc import Iterator
-from ipaddress import IPv4Address
+from ipaddress import ip_address, ip_network
 from types import TracebackType
 
 import msgspec
 
 NEWLINK, DELLINK, GETLINK, SETLINK = 16, 17, 18, 19
 NEWADDR, DELADDR, GETADDR = 20, 21, 22
-NEWROUTE = 24
+NEWROUTE, DELROUTE, GETROUTE = 24, 25, 26
 _REQUEST, _ACK, _DUMP = 0x1, 0x4, 0x300
 CREATE, EXCL, REPLACE = 0x400, 0x200, 0x100
 _ERROR, _DONE = 2, 3
@@ -37,6 +37,9 @@ OPER_UP = 6
 _AF_BRIDGE = 7
 _NESTED = 0x8000
 _PROTINFO, _BRPORT_ISOLATED = 12, 33
+
+_NODAD = 0x02
+_MAIN, _STATIC, _UNICAST, _SCOPE_LINK = 254, 4, 1, 253
 
 _HEADER = struct.Struct("=IHHII")
 _IFINFO = struct.Struct("=BxHiII")
@@ -68,11 +71,16 @@ class Link(msgspec.Struct, frozen=True):
 
 
 class Address(msgspec.Struct, frozen=True):
-    """An IPv4 address on an interface."""
+    """An address on an interface."""
 
     index: int
     address: str
     prefixlen: int
+
+
+def cidr(at: Address) -> str:
+    """The network that an address is in."""
+    return str(ip_network(f"{at.address}/{at.prefixlen}", strict=False))
 
 
 def attr(kind: int, payload: bytes) -> bytes:
@@ -106,19 +114,24 @@ def set_up(index: int, *attrs: bytes) -> Message:
 
 
 def add_address(index: int, address: str, prefixlen: int) -> Message:
-    """Put an address with its connected route on a link; one that is there already is fine."""
-    packed = IPv4Address(address).packed
-    body = _IFADDR.pack(socket.AF_INET, prefixlen, 0, 0, index) + attr(1, packed) + attr(2, packed)
+    """Put an address with its connected route on a link; one that is there already is fine. An IPv6 one is used at
+    once: who gives addresses away gives each once."""
+    at = ip_address(address)
+    if at.version == 6:
+        body = _IFADDR.pack(socket.AF_INET6, prefixlen, _NODAD, 0, index) + attr(1, at.packed) + attr(2, at.packed)
+        return NEWADDR, CREATE | REPLACE, body
+    body = _IFADDR.pack(socket.AF_INET, prefixlen, 0, 0, index) + attr(1, at.packed) + attr(2, at.packed)
     if prefixlen < 31:
-        wide = int(IPv4Address(address)) | (0xFFFFFFFF >> prefixlen)
+        wide = int(at) | (0xFFFFFFFF >> prefixlen)
         body += attr(4, struct.pack(">I", wide))
     return NEWADDR, CREATE | REPLACE, body
 
 
 def remove_address(index: int, address: str, prefixlen: int) -> Message:
     """Take an address from a link."""
-    packed = IPv4Address(address).packed
-    return DELADDR, 0, _IFADDR.pack(socket.AF_INET, prefixlen, 0, 0, index) + attr(1, packed) + attr(2, packed)
+    at = ip_address(address)
+    family = socket.AF_INET6 if at.version == 6 else socket.AF_INET
+    return DELADDR, 0, _IFADDR.pack(family, prefixlen, 0, 0, index) + attr(1, at.packed) + attr(2, at.packed)
 
 
 def isolate(index: int) -> Message:
@@ -127,11 +140,33 @@ def isolate(index: int) -> Message:
     return SETLINK, 0, head + attr(_PROTINFO | _NESTED, attr(_BRPORT_ISOLATED, b"\x01"))
 
 
-def add_default_route(index: int, gateway: str) -> Message:
-    """A default route through a gateway on a link."""
-    head = _ROUTE.pack(socket.AF_INET, 0, 0, 0, 254, 4, 0, 1, 0)
-    body = head + attr(5, IPv4Address(gateway).packed) + u32(4, index)
-    return NEWROUTE, CREATE | REPLACE, body
+def add_route(index: int, to: str, gateway: str = "") -> Message:
+    """A route to a CIDR (0.0.0.0/0 and ::/0: to everywhere) through a gateway on a link, or, without one, on the link
+    itself."""
+    return NEWROUTE, CREATE | REPLACE, _route_body(index, to, gateway)
+
+
+def remove_route(index: int, to: str) -> Message:
+    """Take a route away."""
+    return DELROUTE, 0, _route_body(index, to, "")
+
+
+def _route_body(index: int, to: str, gateway: str) -> bytes:
+    net = ip_network(to)
+    family = socket.AF_INET6 if net.version == 6 else socket.AF_INET
+    scope = _SCOPE_LINK if not gateway and net.version == 4 else 0
+    body = _ROUTE.pack(family, net.prefixlen, 0, 0, _MAIN, _STATIC, scope, _UNICAST, 0) + u32(4, index)
+    if net.prefixlen:
+        body += attr(1, net.network_address.packed)
+    return body + attr(5, ip_address(gateway).packed) if gateway else body
+
+
+class Route(msgspec.Struct, frozen=True):
+    """A route as the kernel shows it. `to`: a CIDR. `main`: of the main table, and leading somewhere."""
+
+    to: str
+    index: int
+    main: bool
 
 
 class Netlink:
@@ -196,15 +231,31 @@ class Netlink:
         """All interfaces. The extended mask leaves out statistics, most of a dump's bytes."""
         return [_link(body) for body in self._get(GETLINK, _DUMP, ifinfo() + u32(IFLA_EXT_MASK, 8))]
 
-    def addresses(self) -> list[Address]:
-        """All IPv4 addresses."""
+    def addresses(self, version: int = 4) -> list[Address]:
+        """All addresses of an IP version."""
+        wanted = socket.AF_INET6 if version == 6 else socket.AF_INET
         found = []
-        for body in self._get(GETADDR, _DUMP, _IFADDR.pack(socket.AF_INET, 0, 0, 0, 0)):
+        for body in self._get(GETADDR, _DUMP, _IFADDR.pack(wanted, 0, 0, 0, 0)):
             family, prefixlen, _, _, index = _IFADDR.unpack_from(body)
             attrs = dict(_attrs(body, _IFADDR.size))
             packed = attrs.get(2, attrs.get(1))
-            if family == socket.AF_INET and packed is not None:
-                found.append(Address(index, str(IPv4Address(packed)), prefixlen))
+            if family == wanted and packed is not None:
+                found.append(Address(index, str(ip_address(packed)), prefixlen))
+        return found
+
+    def routes(self, version: int = 4) -> list[Route]:
+        """All routes of an IP version, of all tables (so with every address of the host itself)."""
+        wanted = socket.AF_INET6 if version == 6 else socket.AF_INET
+        empty = bytes(16 if version == 6 else 4)
+        found = []
+        for body in self._get(GETROUTE, _DUMP, _ROUTE.pack(wanted, 0, 0, 0, 0, 0, 0, 0, 0)):
+            family, bits, _, _, table, _, _, kind, _ = _ROUTE.unpack_from(body)
+            if family != wanted:
+                continue
+            attrs = dict(_attrs(body, _ROUTE.size))
+            to = f"{ip_address(attrs.get(1, empty))}/{bits}"
+            index = int.from_bytes(attrs.get(4, b""), sys.byteorder)
+            found.append(Route(to, index, table == _MAIN and kind == _UNICAST))
         return found
 
     def delete(self, index: int) -> None:

@@ -1,9 +1,7 @@
-"""The packet rules of one cloud: NAT to the outside, walls between networks, and between containers and the host.
+"""The packet rules of one cloud: in each network's namespace, and one table beside it for the host itself.
 
-All of them live in one nftables table, `inet askos_<instance>`, which is replaced as a whole in one transaction
-when a network or the state of security groups changes. Networks and members are elements of sets, so a packet costs the
-same with one as with a thousand. Ports of a bridge are isolated, so that also what one container sends to another of
-its network passes here.
+In a network's namespace: what its containers may send, security groups, NAT to its transit address. On the host: which
+of that may go on, floating addresses, NAT to the outside. Both tables are called `askos_<instance>`.
 
 A verdict of ours cannot undo another table's drop: where the host's own firewall drops forwarded packets (docker
 sets `policy drop` in iptables' FORWARD), the operator must let our interfaces through; `forward_dropped_by` finds
@@ -12,142 +10,170 @@ out.
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
-import shutil
-from collections.abc import Iterable
 
-from askos.adapters.bridge.links import PREFIX, Bridge, prefix
-from askos.adapters.bridge.walls import parts
-from askos.model.errors import SetupError, UnavailableError
-from askos.model.networks import NetworkState
+from askos.adapters.bridge import nft
+from askos.adapters.bridge.links import BRIDGE, PREFIX, UPLINK, Bridge, prefix, uplinks
+from askos.adapters.bridge.tables import Table
+from askos.adapters.bridge.transit import Ranges
+from askos.adapters.bridge.walls import Walls
 
-_TIMEOUT_S = 20
+_ND = "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert }"
 
 
-def table(instance: str) -> str:
-    """The table's name."""
+def name_of(instance: str) -> str:
+    """The name of the tables."""
     return f"askos_{instance}"
 
 
-def text(instance: str, bridges: Iterable[Bridge], state: NetworkState | None = None) -> str:
-    """The transaction that makes the table what it has to be for these bridges, whatever it was before."""
-    walls = parts(state)
-    ordered = sorted(bridges, key=lambda bridge: bridge.name)
-    name = table(instance)
-
-    def elements(items: list[str]) -> str:
-        return f"elements = {{ {', '.join(items)} }}" if items else ""
-
-    # The table is first added (so that deleting cannot fail), deleted and made anew: one atomic step for packets.
-    return f"""
-table inet {name} {{}}
-delete table inet {name}
-table inet {name} {{
-    set bridges {{ type ifname; {elements([f'"{b.name}"' for b in ordered])} }}
-    set same {{ type ifname . ifname; {elements([f'"{b.name}" . "{b.name}"' for b in ordered])} }}
-    set subnets {{ type ifname . ipv4_addr; flags interval; {elements([f'"{b.name}" . {b.cidr}' for b in ordered])} }}
-    set gateways {{ type ifname . ipv4_addr; {elements([f'"{b.name}" . {b.gateway}' for b in ordered])} }}
-    set sources {{ type ipv4_addr; flags interval; {elements([b.cidr for b in ordered])} }}
-{walls.sets}
-
-    chain forward {{
-        type filter hook forward priority filter - 5; policy accept;
-        iifname "{prefix(instance)}p*" drop comment "a port that lost its bridge"
-        iifname @bridges jump from_containers
-        oifname @bridges jump to_containers
-    }}
-    chain from_containers {{
-        meta nfproto ipv4 iifname . ip saddr != @subnets drop
-        meta nfproto != ipv4 drop
-        ip daddr 169.254.0.0/16 drop
-        ct state established,related return
-        ip saddr vmap @egress
-        ct status dnat return
-        iifname . oifname @same return
-        oifname "{PREFIX}*" drop
-    }}
-    chain to_containers {{
-        ct state established,related accept
-        ip daddr vmap @ingress
-        {"" if walls.known else "iifname . oifname @same accept"}
-        drop
-    }}
-{walls.chains}
-    chain output {{
-        type filter hook output priority filter - 5; policy accept;
-        oifname @bridges icmp type redirect drop comment "ports are isolated on purpose"
-        ct status dnat ct state new ip daddr vmap @ingress comment "what the host sends to a floating address"
-    }}
-    chain input {{
-        type filter hook input priority filter - 5; policy accept;
-        iifname "{prefix(instance)}p*" drop
-        iifname @bridges jump to_host
-    }}
-    chain to_host {{
-        meta nfproto != ipv4 drop
-        iifname . ip saddr != @subnets drop
-        ct state established,related accept
-        iifname . ip daddr @gateways udp dport 53 accept
-        iifname . ip daddr @gateways tcp dport 53 accept
-        iifname . ip daddr @gateways icmp type echo-request accept
-        drop
-    }}
-    chain prerouting {{
-        type nat hook prerouting priority dstnat; policy accept;
-        dnat ip to ip daddr map @floating_in
-    }}
-    chain local {{
-        type nat hook output priority -100; policy accept;
-        dnat ip to ip daddr map @floating_in
-    }}
-    chain postrouting {{
-        type nat hook postrouting priority srcnat; policy accept;
-        ip saddr @sources oifname != "{PREFIX}*" snat ip to ip saddr map @floating_out
-        ip saddr @sources oifname != "{PREFIX}*" masquerade
-    }}
+def of_network(instance: str, bridge: Bridge, ranges: Ranges, walls: Walls) -> Table:
+    """The table inside a network's namespace."""
+    own = [f"ip saddr != {bridge.cidr} drop"]
+    own.append(f"ip6 saddr != {bridge.cidr6} drop" if bridge.cidr6 else "meta nfproto ipv6 drop")
+    services = []
+    for word, ping, gateway in (("ip", "icmp", bridge.gateway), ("ip6", "icmpv6", bridge.gateway6)):
+        if gateway:
+            services += [f"{word} daddr {gateway} {proto} dport 53 accept" for proto in ("udp", "tcp")]
+            services.append(f"{word} daddr {gateway} {ping} type echo-request accept")
+    base = f"""
+chain forward {{
+    type filter hook forward priority filter; policy drop;
+    iifname "{BRIDGE}" jump from_containers
+    oifname "{BRIDGE}" goto to_containers
+    oifname "{UPLINK}" accept
 }}
-"""
+chain from_containers {{
+    {_lines(own)}
+    ip daddr 169.254.0.0/16 drop
+    ip6 daddr fe80::/10 drop
+    ct state established,related return
+    ip saddr vmap @egress
+    ip6 saddr vmap @egress6
+}}
+chain to_containers {{
+    ct state established,related accept
+    ct status dnat goto to_ports
+    iifname "{UPLINK}" accept comment "from the host itself: it lets nothing else through"
+    goto to_ports
+}}
+chain to_ports {{
+    ip daddr vmap @ingress
+    ip6 daddr vmap @ingress6
+    {"" if walls.known else f'iifname "{BRIDGE}" accept'}
+    drop
+}}
+chain input {{
+    type filter hook input priority filter; policy drop;
+    iifname "{BRIDGE}" jump services
+    iifname "{UPLINK}" ct state established,related accept
+    iifname "{UPLINK}" {_ND} accept
+}}
+chain services {{
+    {_ND} accept
+    {_lines(own)}
+    ct state established,related accept
+    {_lines(services)}
+}}
+chain output {{
+    type filter hook output priority filter; policy accept;
+    oifname "{BRIDGE}" icmp type redirect drop comment "ports are isolated on purpose"
+    oifname "{BRIDGE}" icmpv6 type nd-redirect drop
+}}
+chain prerouting {{
+    type nat hook prerouting priority dstnat; policy accept;
+    iifname "{UPLINK}" dnat ip to ip daddr map @alias
+    iifname "{BRIDGE}" dnat ip to ip daddr map @floating
+}}
+chain postrouting {{
+    type nat hook postrouting priority srcnat; policy accept;
+    oifname "{UPLINK}" snat ip to ip saddr map @outward
+    oifname "{UPLINK}" masquerade
+    oifname "{BRIDGE}" ip saddr . ip daddr @hairpin masquerade comment "a container and its own floating address"
+    oifname "{BRIDGE}" ct status dnat accept
+    oifname "{BRIDGE}" ip saddr {ranges.v4} masquerade comment "what the host sends: it has an answer without a route"
+    oifname "{BRIDGE}" ip6 saddr {ranges.v6} masquerade
+}}"""
+    return Table(name_of(instance), base, walls.sets, walls.chains, walls.contents)
 
 
-async def apply(instance: str, bridges: Iterable[Bridge], state: NetworkState | None = None) -> None:
-    """Make the rules true, in one transaction. SetupError when nft or the kernel cannot; UnavailableError if
-    it hangs."""
-    code, _, said = await _nft("-f", "-", stdin=text(instance, bridges, state))
-    if code != 0:
-        raise SetupError(
-            f"Cannot set the packet rules of inet {table(instance)}: nft says: {_first_line(said)} "
-            "The kernel needs nf_tables with NAT (modules nf_tables, nft_nat, nft_masq, nft_ct) and this program "
-            "CAP_NET_ADMIN; nftables must be 1.0 or newer (package nftables)."
-        )
+def of_host(instance: str, ranges: Ranges, aliases: dict[str, str]) -> Table:
+    """The table of the host's own namespace. `aliases`: floating address to its alias."""
+    ours, any_of_ours = uplinks(instance), f"{prefix(instance)}*"
+    base = f"""
+chain forward {{
+    type filter hook forward priority filter - 5; policy accept;
+    iifname "{ours}" jump from_networks
+    oifname "{ours}" jump to_networks
+    iifname "{any_of_ours}" iifname != "{ours}" drop
+    oifname "{any_of_ours}" oifname != "{ours}" drop
+}}
+chain from_networks {{
+    ip saddr != {ranges.v4} drop
+    ip6 saddr != {ranges.v6} drop
+    ct state established,related return
+    ct status dnat return
+    ip daddr {ranges.v4} drop
+    ip6 daddr {ranges.v6} drop
+    oifname "{PREFIX}*" drop
+}}
+chain to_networks {{
+    ct state established,related accept
+    ct status dnat accept comment "to a floating address"
+    drop
+}}
+chain input {{
+    type filter hook input priority filter - 5; policy accept;
+    iifname "{ours}" jump to_host
+    iifname "{any_of_ours}" iifname != "{ours}" drop
+}}
+chain to_host {{
+    ct state established,related accept
+    {_ND} accept
+    drop
+}}
+chain prerouting {{
+    type nat hook prerouting priority dstnat; policy accept;
+    dnat ip to ip daddr map @floating_in
+}}
+chain local {{
+    type nat hook output priority -100; policy accept;
+    dnat ip to ip daddr map @floating_in
+}}
+chain postrouting {{
+    type nat hook postrouting priority srcnat; policy accept;
+    iifname "{ours}" snat ip to ip saddr map @floating_out
+    iifname "{ours}" masquerade
+}}"""
+    both = "map { type ipv4_addr : ipv4_addr; }"
+    contents = {"floating_in": dict(aliases), "floating_out": {alias: address for address, alias in aliases.items()}}
+    return Table(name_of(instance), base, {"floating_in": both, "floating_out": both}, {}, contents)
 
 
-async def exists(instance: str) -> bool:
-    """Whether the table is there and whole (another program may have flushed it)."""
-    code, out, _ = await _nft("list", "chain", "inet", table(instance), "to_host")
-    return code == 0 and out.count("drop") == 3
+def stands(instance: str, chain: str) -> bool:
+    """Whether the table is there and whole in this namespace (another program may have flushed it). Blocks."""
+    try:
+        return "drop" in nft.run(f"list chain inet {name_of(instance)} {chain}\n")
+    except nft.NftError:
+        return False
 
 
-async def delete(instance: str) -> None:
-    """Remove the table; one that is gone is fine."""
-    name = table(instance)
-    code, _, said = await _nft("-f", "-", stdin=f"table inet {name} {{}}\ndelete table inet {name}\n")
-    if code != 0:
-        raise UnavailableError(f"Cannot remove the packet rules inet {name}: nft says: {_first_line(said)}")
+def delete(instance: str) -> None:
+    """Remove the table of this namespace; one that is gone is fine. Blocks. NftError."""
+    nft.run(f"table inet {name_of(instance)} {{}}\ndelete table inet {name_of(instance)}\n")
 
 
-async def other_clouds(instance: str) -> list[str]:
-    """The tables of other Askos clouds on this host."""
-    _, out, _ = await _nft("list", "tables", "inet")
-    names = (line.split()[-1] for line in out.splitlines() if line.strip())
-    return [name for name in names if name.startswith("askos_") and name != table(instance)]
+def other_clouds(instance: str) -> list[str]:
+    """The tables of other Askos clouds on this host. Blocks."""
+    names = (line.split()[-1] for line in nft.run("list tables inet\n").splitlines() if line.strip())
+    return [name for name in names if name.startswith("askos_") and name != name_of(instance)]
 
 
-async def forward_dropped_by() -> str | None:
-    """The first chain of another program that drops forwarded IPv4 packets by policy, as "family table chain"."""
-    code, out, _ = await _nft("-j", "list", "chains")
-    if code != 0:
+def forward_dropped_by() -> str | None:
+    """The first chain of another program that drops forwarded IPv4 packets by policy, as "family table chain".
+    Blocks."""
+    try:
+        out = nft.run("list chains\n", json=True)
+    except nft.NftError:
         return None
     for item in json.loads(out or "{}").get("nftables", []):
         chain = item.get("chain", {})
@@ -157,33 +183,5 @@ async def forward_dropped_by() -> str | None:
     return None
 
 
-async def _nft(*arguments: str, stdin: str = "") -> tuple[int, str, str]:
-    program = shutil.which("nft") or shutil.which("nft", path="/usr/sbin:/sbin")
-    if program is None:
-        raise SetupError(
-            "Cannot set packet rules: the program nft is not installed. Install the package nftables "
-            "(apt install nftables, dnf install nftables) and start again."
-        )
-    pipe = asyncio.subprocess.PIPE
-    # A file in memory, not a pipe: nft may end without reading it, and uvloop raises when such a pipe is written to.
-    source = os.memfd_create("askos-nft")
-    try:
-        os.write(source, stdin.encode())
-        os.lseek(source, 0, os.SEEK_SET)
-        process = await asyncio.create_subprocess_exec(program, *arguments, stdin=source, stdout=pipe, stderr=pipe)
-    finally:
-        os.close(source)
-    try:
-        out, err = await asyncio.wait_for(process.communicate(), _TIMEOUT_S)
-    except TimeoutError:
-        raise UnavailableError(f"Cannot set packet rules: nft did not end within {_TIMEOUT_S} s.") from None
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    return process.returncode or 0, out.decode(errors="replace"), err.decode(errors="replace")
-
-
-def _first_line(said: str) -> str:
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
-    return lines[0] if lines else "nothing."
+def _lines(rules: list[str]) -> str:
+    return "\n    ".join(rules)
