@@ -616,6 +616,17 @@ async def test_names(host: Host) -> None:
     await until(lambda: host.network.addresses("name-b") == [])
 
 
+async def test_names_and_hosts_of_both_ip_versions(host: Host) -> None:
+    a = assignment("a")
+    (port,) = a.ports
+    a = msgspec.structs.replace(a, ports=[msgspec.structs.replace(port, address6="fd00::5")])
+    host.agent.snapshot([a])
+    await until(lambda: host.network.addresses("name-a") == [port.address, "fd00::5"])
+    await host.settled(a)
+    lines = (host.logs / "a" / "etc-hosts").read_text().splitlines()
+    assert lines[-2:] == [f"{port.address}\ta", "fd00::5\ta"]
+
+
 async def test_leftovers_of_networks_are_collected(host: Host) -> None:
     a = assignment("a")
     host.agent.snapshot([a])

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from askos.loops import assembly
+from askos.loops import assembly, host_env
 from askos.loops.assembly import (
     ConfigError,
     HostEnv,
@@ -185,6 +185,18 @@ def test_hosts_file() -> None:
     assert "10.0.0.5\tfront.web.shop.svc.askos.internal\tfront" in lines
     assert lines[-4:] == ["# From hostAliases.", "192.0.2.7\tdb\tdb.corp", "::7\tsix", ""]
     assert "10.0.0.5\tweb-0" in hosts_text(assignment(), HOST).split("\n")
+
+
+def test_a_pod_of_both_ip_versions() -> None:
+    a = assignment()
+    both = [msgspec.structs.replace(port, address6="fd00::5") for port in a.ports]
+    more = Port("t2", "n2", UUID, "10.0.9.5", "mac")
+    a = msgspec.structs.replace(a, ports=[*both, more], networks=[*a.networks, *a.networks])
+    lines = hosts_text(a, HOST).split("\n")
+    at = lines.index("10.0.0.5\tweb-0")
+    assert lines[at : at + 3] == ["10.0.0.5\tweb-0", "fd00::5\tweb-0", "10.0.9.5\tweb-0"]
+    # As Kubernetes has it, one of each version.
+    assert host_env.facts(a, HOST).pod_ips == ["10.0.0.5", "fd00::5"]
 
 
 # -- containers -------------------------------------------------------------------------------------------------

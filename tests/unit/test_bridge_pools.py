@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address
 
 import pytest
 from hypothesis import given
@@ -73,3 +73,49 @@ def test_macs_are_local_unicast_and_unique() -> None:
     assert len(macs) == 1024
     first = int(next(iter(macs)).split(":")[0], 16)
     assert first & 0b11 == 0b10
+
+
+@given(st.sets(st.integers(0, 40)), st.integers(1, 40))
+def test_a_free_address_of_ipv6_is_found_at_once(offsets: set[int], door: int) -> None:
+    base = int(IPv6Address("fd00::"))
+    used = {base + o for o in offsets} | {base + 2**64 - 1}
+    found = pools.free_address("fd00::/64", used, str(IPv6Address(base + door)))
+    assert found is not None
+    number = int(IPv6Address(found))
+    assert number not in used
+    assert 0 < number - base <= len(used) + 1
+    assert number != base + door
+
+
+@pytest.mark.parametrize(
+    ("offset", "ranges", "found"),
+    [
+        (2, [], "fd00::2"),
+        (1, [], None),
+        (0, [], None),
+        (300, [], None),
+        (255, [], "fd00::ff"),
+        (16, [("fd00::10", "fd00::1f")], "fd00::10"),
+        (32, [("fd00::10", "fd00::1f")], None),
+    ],
+)
+def test_an_address_beside_another(offset: int, ranges: list[tuple[str, str]], found: str | None) -> None:
+    assert pools.address_beside("fd00::/120", offset, "fd00::1", ranges) == found
+
+
+@pytest.mark.parametrize(
+    ("prefixes", "taken", "prefix", "found"),
+    [
+        (["2001:db8:3::/48"], [], 64, "2001:db8:3::/64"),
+        (["2001:db8:3::/48"], ["2001:db8:3::/63", "0.0.0.0/0"], 64, "2001:db8:3:2::/64"),
+        (["2001:db8:3::/48"], ["2001:db8::/32"], 64, None),
+        (["10.0.0.0/24"], ["::/0"], 25, "10.0.0.0/25"),
+    ],
+)
+def test_free_subnets_of_both(prefixes: list[str], taken: list[str], prefix: int, found: str | None) -> None:
+    assert pools.free_subnet(prefixes, taken, prefix) == found
+
+
+def test_macs_of_ipv6_are_none_of_ipv4() -> None:
+    assert pools.mac_for("fd00::a00:5") == "0a:5a:0a:00:00:05"
+    assert pools.mac_for("10.0.0.5") == "0a:58:0a:00:00:05"

@@ -10,6 +10,7 @@ from jsonschema import Draft202012Validator
 
 from askos.model.pods import Event
 from askos.plan.placement import Ratios, choose, claim
+from askos.ports.network_store import NewSubnet
 
 from .cloud import HOST, NOW, Answer, Cloud, facts
 from .pods_world import CAPSULES, ended, labelled, make, pod, relabel, remove, report, running
@@ -58,6 +59,7 @@ async def test_a_new_capsule_is_shown_as_a_pending_pod(cloud: Cloud) -> None:
     status = made["status"]
     assert (status["phase"], status["qosClass"], status["observedGeneration"]) == ("Pending", "BestEffort", 0)
     assert status["podIPs"] == [{"ip": status["podIP"]}]
+    assert ":" not in status["podIP"]
     assert status["containerStatuses"] == [
         {
             "name": "app", "state": {"waiting": {"reason": "ContainerCreating"}}, "lastState": {}, "ready": False,
@@ -68,6 +70,15 @@ async def test_a_new_capsule_is_shown_as_a_pending_pod(cloud: Cloud) -> None:
     assert "host" not in made
     metadata["resourceVersion"] = (await show(cloud, token, "web"))["metadata"]["resourceVersion"]
     assert await show(cloud, token, "web") == await show(cloud, token, made["id"]) == made
+
+
+async def test_a_pod_of_both_ip_versions(cloud: Cloud) -> None:
+    token = cloud.project()
+    made = await cloud.networking.create_network(token.split(":")[1], "dual")
+    for version, cidr in ((4, "10.3.0.0/24"), (6, "fd00:3::/64")):
+        await cloud.networking.create_subnet(NewSubnet(made.uuid, cidr=cidr, ip_version=version))
+    status = (await ask(cloud, "POST", "", token, body=pod())).body["status"]
+    assert (status["podIP"], status["podIPs"]) == ("10.3.0.2", [{"ip": "10.3.0.2"}, {"ip": "fd00:3::2"}])
 
 
 async def test_with_init_containers_everything_waits_for_them(cloud: Cloud) -> None:

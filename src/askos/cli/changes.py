@@ -192,7 +192,7 @@ def port(name: str) -> None:
     outside = _floating(str(container["uuid"]))
     for each in container.get("ports") or []:
         for address in [*inside, *outside]:
-            print(f"{each} -> {address}:{each}")
+            print(f"{each} -> {f'[{address}]' if ':' in address else address}:{each}")
 
 
 def _floating(uuid: str) -> list[str]:

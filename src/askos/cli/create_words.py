@@ -114,29 +114,37 @@ def ports(given: Iterable[str]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def nets(given: Iterable[str], address: str | None) -> list[dict[str, str]]:
-    """`--net NAME[:ip=ADDRESS]` or `--net name=NAME,ip=ADDRESS` or `--net port=PORT`, and `--ip` for the only one."""
+def nets(given: Iterable[str], address: str | None, address6: str | None = None) -> list[dict[str, str]]:
+    """`--net NAME[:ip=ADDRESS][,ip6=ADDRESS]` or `--net name=NAME,ip=ADDRESS` or `--net port=PORT`; `--ip` and `--ip6`
+    for the only one."""
     found = [_net(each) for each in given]
-    if address is not None:
-        if len(found) != 1 or "v4-fixed-ip" in found[0] or "port" in found[0]:
-            raise ValueError("--ip goes with exactly one --net NAME. With several, write --net NAME:ip=ADDRESS")
-        found[0]["v4-fixed-ip"] = address
+    for option, key, wanted in (("ip", "v4-fixed-ip", address), ("ip6", "v6-fixed-ip", address6)):
+        if wanted is None:
+            continue
+        if len(found) != 1 or key in found[0] or "port" in found[0]:
+            raise ValueError(
+                f"--{option} goes with exactly one --net NAME. With several, write --net NAME:{option}=ADDRESS"
+            )
+        found[0][key] = wanted
     return found
 
 
 def _net(given: str) -> dict[str, str]:
     if given in ("host", "none"):
         raise ValueError(f"{given!r}: a container always has a network of its own. See `askos network ls`")
-    name, _, rest = given.partition(":")
-    pairs = ([] if "=" in name else [f"name={name}"]) + ([name] if "=" in name else []) + ([rest] if rest else [])
-    words = {"name": "network", "network": "network", "port": "port", "ip": "v4-fixed-ip"}
+    # The colon behind the name, not those of IPv6.
+    words = {"name": "network", "network": "network", "port": "port", "ip": "v4-fixed-ip", "ip6": "v6-fixed-ip"}
+    first, *pairs = re.sub(r"^([^,:]+):", r"\1,", given).split(",")
+    if "=" not in first:
+        first = f"name={first}"
     found: dict[str, str] = {}
-    for pair in ",".join(pairs).split(","):
+    for pair in (first, *pairs):
         key, _, value = pair.partition("=")
         if key not in words or not value:
-            raise ValueError(f"{given!r} is no network. Write NAME, NAME:ip=ADDRESS or port=PORT")
+            raise ValueError(f"{given!r} is no network. Write NAME, NAME:ip=ADDRESS, NAME:ip6=ADDRESS or port=PORT")
         found[words[key]] = value
-    if ("network" in found) == ("port" in found) or ("port" in found and "v4-fixed-ip" in found):
+    fixed = found.keys() & {"v4-fixed-ip", "v6-fixed-ip"}
+    if ("network" in found) == ("port" in found) or ("port" in found and fixed):
         raise ValueError(f"{given!r}: write NAME, NAME:ip=ADDRESS, or port=PORT (a port has its address)")
     return found
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Network
+import secrets
+from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 
 import click
@@ -72,9 +73,13 @@ def ls(quiet: bool, no_trunc: bool, form: str) -> None:
 
 def _subnets(api: Networks) -> dict[str, list[Thing]]:
     found: dict[str, list[Thing]] = {}
-    for one in api.list(SUBNET):
+    for one in sorted(api.list(SUBNET), key=_version):
         found.setdefault(one["network_id"], []).append(one)
     return found
+
+
+def _version(subnet: Thing) -> int:
+    return int(subnet.get("ip_version") or 4)
 
 
 def _note(each: Thing) -> str:
@@ -84,28 +89,48 @@ def _note(each: Thing) -> str:
 
 @click.command(
     cls=base.Command,
-    examples=["askos network create back", "askos network create back --subnet 10.5.0.0/24 --gateway none"],
+    examples=[
+        "askos network create back",
+        "askos network create back --subnet 10.5.0.0/24 --gateway none",
+        "askos network create back --subnet6 auto",
+        "askos network create back --subnet6 2001:db8:5::/64 --gateway6 2001:db8:5::ff",
+    ],
 )
 @click.option("--subnet", metavar="CIDR", help="Its addresses; free ones are chosen if none are given.")
 @click.option("--gateway", metavar="ADDRESS", help="The way out, the first address by default; 'none': it has none.")
+@click.option("--subnet6", metavar="CIDR", help="IPv6 addresses beside them; 'auto': a private range is made up.")
+@click.option("--gateway6", metavar="ADDRESS", help="The same as --gateway, of IPv6.")
 @click.option("--shared", is_flag=True, help="All projects may use it (administrators only).")
 @click.argument("name")
-def create(name: str, subnet: str | None, gateway: str | None, shared: bool) -> None:
-    """Make a network with one subnet, and print its id."""
+def create(
+    *, name: str, subnet: str | None, gateway: str | None, subnet6: str | None, gateway6: str | None, shared: bool
+) -> None:
+    """Make a network with its subnet, or with two, and print its id."""
+    if gateway6 is not None and subnet6 is None:
+        raise ClientError("--gateway6 goes with --subnet6")
     api = networks()
     with doing(f"create the network {name}", NETWORK):
         cidr = subnet or free_subnet([s["cidr"] for s in api.list(SUBNET)])
+        wanted = [(4, cidr, gateway)]
+        if subnet6 is not None:
+            wanted.append((6, local_range() if subnet6 == "auto" else subnet6, gateway6))
         made = api.create(NETWORK, {"name": name, **({"shared": True} if shared else {})})
-        body: Thing = {"network_id": made["id"], "ip_version": 4, "cidr": cidr, "name": name}
-        if gateway is not None:
-            body["gateway_ip"] = None if gateway == "none" else gateway
         try:
-            api.create(SUBNET, body)
+            for version, of_it, door in wanted:
+                body: Thing = {"network_id": made["id"], "ip_version": version, "cidr": of_it, "name": name}
+                if door is not None:
+                    body["gateway_ip"] = None if door == "none" else door
+                api.create(SUBNET, body)
         except BaseException:
             # A network without addresses is of no use to anybody.
             api.remove(NETWORK, made["id"])
             raise
     print(made["id"])
+
+
+def local_range() -> str:
+    """A unique-local /64 that most likely nobody else has (RFC 4193)."""
+    return f"{IPv6Network((0xFD << 120 | secrets.randbits(40) << 80, 64))}"
 
 
 def free_subnet(taken: list[str]) -> str:
@@ -130,7 +155,8 @@ def show(names: tuple[str, ...], form: str) -> None:
         one = api.find(NETWORK, name)
         of_it: Query = [("network_id", one["id"])]
         if form == "text":
-            text = output.key_values(view(one, api.list(SUBNET, of_it), api.list(PORT, of_it)))
+            subnets = sorted(api.list(SUBNET, of_it), key=_version)
+            text = output.key_values(view(one, subnets, api.list(PORT, of_it)))
             output.write(("\n" if found else "") + text)
         found.append(one)
 
@@ -182,7 +208,7 @@ _TWO = {404: "See `askos network ls` and `askos ps -a`"}
 @click.command(
     cls=base.Command, examples=["askos network connect back web", "askos network connect --ip 10.5.0.9 back web"]
 )
-@click.option("--ip", "address", metavar="ADDRESS", help="The address it is to have there.")
+@click.option("--ip", "address", metavar="ADDRESS", help="The address it is to have there, IPv4 or IPv6.")
 @click.argument("network_name", metavar="NETWORK", shell_complete=complete_networks)
 @click.argument("name", metavar="CONTAINER", shell_complete=base.complete_names)
 def connect(network_name: str, name: str, address: str | None) -> None:

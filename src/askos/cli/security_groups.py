@@ -155,6 +155,7 @@ def rule() -> None:
         "askos security-group rule add web --port 80",
         "askos security-group rule add db --port 5432 --from-group web",
         "askos security-group rule add dns --port 53/udp --from 10.0.0.0/8",
+        "askos security-group rule add dns --port 53/udp --ipv6",
     ],
 )
 @click.option("-p", "--port", "port", metavar="PORT[-PORT][/udp]", help="Of TCP unless it says udp; all if left out.")
@@ -162,12 +163,14 @@ def rule() -> None:
 @click.option("--from", "--to", "cidr", metavar="CIDR", help="Only these addresses; everybody if left out.")
 @click.option("--from-group", "--to-group", "group", metavar="GROUP", help="Only containers in that group.")
 @click.option("--egress", is_flag=True, help="For what leaves the containers, not for what arrives.")
+@click.option("-6", "--ipv6", is_flag=True, help="For IPv6; goes without saying for a range or a protocol of that.")
 @click.argument("name", metavar="GROUP", shell_complete=complete_groups)
 def add_rule(
-    *, name: str, port: str | None, protocol: str | None, cidr: str | None, group: str | None, egress: bool
+    *, name: str, port: str | None, protocol: str | None, cidr: str | None, group: str | None, egress: bool, ipv6: bool
 ) -> None:
     """Let something through, and print the rule's id. It holds at once, also for containers that run."""
-    body: dict[str, Any] = {"direction": "egress" if egress else "ingress", "ethertype": "IPv4"}
+    ipv6 = ipv6 or ":" in (cidr or "") or protocol in ("icmpv6", "ipv6-icmp")
+    body: dict[str, Any] = {"direction": "egress" if egress else "ingress", "ethertype": "IPv6" if ipv6 else "IPv4"}
     if port is not None:
         body |= parse_ports(port, protocol)
     elif protocol is not None:

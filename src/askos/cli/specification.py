@@ -103,11 +103,12 @@ OPTIONS: list[Decorator] = [
         "--network",
         "networks",
         multiple=True,
-        metavar="NAME[:ip=ADDRESS]",
+        metavar="NAME[:ip=ADDRESS][,ip6=ADDRESS]",
         shell_complete=complete_networks,
         help="Plug it into a network; may be repeated. port=PORT for a port made before.",
     ),
     click.option("--ip", "address", metavar="ADDRESS", help="Its address in the only --net."),
+    click.option("--ip6", "address6", metavar="ADDRESS", help="Its IPv6 address there."),
     click.option(
         "-p",
         "--publish",
@@ -171,6 +172,7 @@ def body(
     files: list[dict[str, Any]],
     networks: tuple[str, ...],
     address: str | None,
+    address6: str | None,
     ports: tuple[str, ...],
     groups: tuple[str, ...],
     health_cmd: str | None,
@@ -191,7 +193,7 @@ def body(
 ) -> dict[str, Any]:
     """The JSON for POST /v1/containers. What is not given is left out, so that the server's defaults hold."""
     try:
-        nets, exposed = create_words.nets(networks, address), create_words.ports(ports)
+        nets, exposed = create_words.nets(networks, address, address6), create_words.ports(ports)
         numbers = {"interval": health_interval, "timeout": health_timeout, "retries": health_retries}
         healthcheck = create_words.health(health_cmd, numbers)
     except ValueError as error:

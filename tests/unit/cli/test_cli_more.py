@@ -6,6 +6,7 @@ import io
 import json
 import tarfile
 from base64 import b64encode
+from ipaddress import IPv6Network
 
 import pytest
 
@@ -66,6 +67,10 @@ def test_create_sends_what_was_asked_for(askos, cloud, tmp_path):
         (("--net", "host"), "network of its own"),
         (("--net", "a", "--net", "b", "--ip", "10.0.0.1"), "exactly one --net"),
         (("--ip", "10.0.0.1"), "exactly one --net"),
+        (("--ip6", "fd00::1"), "exactly one --net"),
+        (("--net", "a:ip6=fd00::5", "--ip6", "fd00::6"), "exactly one --net"),
+        (("--net", "a:fd00::5"), "is no network"),
+        (("--net", "port=p,ip6=fd00::5"), "a port has its address"),
         (("--health-retries", "2"), "--health-cmd"),
         (("--health-cmd", "x", "--health-interval", "soon"), "is not a time"),
         (("--disk", "much"), "is not a size"),
@@ -234,6 +239,55 @@ def test_networks(askos, cloud):
     assert askos("network", "connect", "--ip", "10.0.0.9", "back", "web").out == "web\n"
     assert any("network_attach?network=back&fixed_ip=10.0.0.9" in line for line in cloud.seen)
     assert askos("network", "disconnect", "back", "web").code == 0
+
+
+def test_networks_of_both_ip_versions(askos, cloud):
+    made = askos("network", "create", "back", "--subnet6", "2001:db8:5::/64", "--gateway6", "none")
+    assert made.code == 0, made.err
+    four, six = cloud.networks.things["subnets"].values()
+    assert (four["ip_version"], "gateway_ip" in four) == (4, False)
+    assert six | {"id": ""} == {
+        "id": "", "network_id": made.out.strip(), "ip_version": 6, "cidr": "2001:db8:5::/64", "name": "back",
+        "gateway_ip": None,
+    }  # fmt: skip
+    assert "192.168.0.0/24, 2001:db8:5::/64" in askos("network", "ls", "--no-trunc").out
+    shown = askos("network", "show", "back").out
+    assert "2001:db8:5::/64, gateway none" in shown
+    assert askos("network", "create", "local", "--subnet6", "auto").code == 0
+    made_up = IPv6Network(list(cloud.networks.things["subnets"].values())[-1]["cidr"])
+    assert made_up.prefixlen == 64
+    assert made_up.subnet_of(IPv6Network("fd00::/8"))
+    refused = askos("network", "create", "none", "--gateway6", "fd00::1")
+    assert (refused.code, "goes with --subnet6" in refused.err) == (1, True)
+    assert networks.local_range() != networks.local_range()
+
+
+@pytest.mark.parametrize(
+    ("flags", "net"),
+    [
+        (("--net", "a:ip6=fd00::5"), {"network": "a", "v6-fixed-ip": "fd00::5"}),
+        (
+            ("--net", "a:ip=10.0.0.5,ip6=fd00::5"),
+            {"network": "a", "v4-fixed-ip": "10.0.0.5", "v6-fixed-ip": "fd00::5"},
+        ),
+        (("--net", "name=a,ip6=fd00::5"), {"network": "a", "v6-fixed-ip": "fd00::5"}),
+        (("--net", "a", "--ip6", "fd00::5"), {"network": "a", "v6-fixed-ip": "fd00::5"}),
+        (
+            ("--net", "a:ip6=fd00::5", "--ip", "10.0.0.5"),
+            {"network": "a", "v4-fixed-ip": "10.0.0.5", "v6-fixed-ip": "fd00::5"},
+        ),
+    ],
+)
+def test_addresses_of_both_ip_versions(askos, cloud, flags, net):
+    assert askos("create", *flags, "busybox").code == 0
+    assert cloud.bodies[-1]["nets"] == [net]
+
+
+def test_rules_of_ipv6(askos, cloud):
+    askos("sg", "create", "web")
+    for flags in (("--from", "fd00::/8"), ("--protocol", "icmpv6"), ("--port", "80", "--ipv6")):
+        assert askos("sg", "rule", "add", "web", *flags).code == 0
+    assert [r["ethertype"] for r in cloud.networks.things["security-group-rules"].values()] == ["IPv6"] * 3
 
 
 def test_a_cloud_without_networks_says_so(askos, cloud):

@@ -30,6 +30,7 @@ async def expose(
         number, _, protocol = port.partition("/")
         opening = SecurityRule("", group, "ingress", protocol, int(number), int(number))
         await sql_groups.add_rule(connection, opening, now_us)
+        await sql_groups.add_rule(connection, msgspec.structs.replace(opening, ethertype="IPv6"), now_us)
     return msgspec.structs.replace(spec, security_groups=[group])
 
 
