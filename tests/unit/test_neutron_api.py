@@ -111,6 +111,7 @@ async def test_ranges_may_overlap_but_not_what_the_cloud_needs(cloud: Cloud) -> 
         ({"cidr": "10.13.0.0/24", "ip_version": 5}, "not in [4, 6]"),
         ({"cidr": "fe80::/64"}, "neither unique-local nor global"),
         ({"cidr": "fd00::/127"}, "no room"),
+        ({"cidr": "fd00::%eth0/64"}, "not a valid IP subnet"),
         ({"cidr": "fd00::/64", "gateway_ip": "fd01::1"}, "not in the subnet"),
         ({"cidr": "fd00::/64", "gateway_ip": "10.13.0.1"}, "not in the subnet"),
         ({"cidr": "fd00::/64", "gateway_ip": 7}, "not a valid IP address"),

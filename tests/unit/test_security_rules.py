@@ -25,6 +25,9 @@ def rule(**fields: Any) -> SecurityRule:
         ({"protocol": "icmp", "port_min": 8}, "icmp"),
         ({"protocol": "icmp", "port_min": 8, "port_max": 0}, "icmp"),
         ({"protocol": "icmp", "ethertype": "IPv6"}, "ipv6-icmp"),
+        ({"protocol": "icmpv6", "ethertype": "IPv6"}, "ipv6-icmp"),
+        ({"protocol": "ipv6-icmp", "ethertype": "IPv6", "port_min": 128}, "ipv6-icmp"),
+        ({"protocol": "58", "ethertype": "IPv6"}, "58"),
         ({"protocol": "0"}, "0"),
         ({"protocol": "vrrp"}, "vrrp"),
     ],
@@ -51,6 +54,8 @@ def test_rules_that_can_be(fields: dict[str, Any], protocol: str | None) -> None
         ({"remote_cidr": "10.0.0.0/8", "remote_group": "g"}, "security-group-remote-group-and-remote-ip-prefix"),
         ({"remote_cidr": "fd00::/8"}, "security-group-rule-parameter-conflict"),
         ({"remote_cidr": "10.0.0.0/33"}, "invalid-input"),
+        ({"remote_cidr": "fd00::1%eth0/64", "ethertype": "IPv6"}, "invalid-input"),
+        ({"remote_cidr": "10.0.0.0/8", "ethertype": "IPv6"}, "security-group-rule-parameter-conflict"),
     ],
 )
 def test_rules_that_cannot_be(fields: dict[str, Any], code: str) -> None:
@@ -64,6 +69,7 @@ def test_rules_that_say_the_same() -> None:
     assert security.key(rule()) != security.key(rule(direction="egress"))
     assert security.key(rule()) != security.key(rule(remote_group="g"))
     assert security.checked(rule(remote_cidr="10.1.2.3/8")).remote_cidr == "10.0.0.0/8"
+    assert security.checked(rule(remote_cidr="FD00:0::5", ethertype="IPv6")).remote_cidr == "fd00::5/128"
 
 
 @pytest.mark.parametrize(

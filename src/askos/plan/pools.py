@@ -76,6 +76,8 @@ def subnets(pool: str) -> Iterator[str]:
 def net_of(cidr: str) -> Net:
     """Parse a CIDR of either IP version; host bits are dropped. InvalidError when it is none."""
     try:
+        if "%" in cidr:
+            raise ValueError("a network has no zone")
         return ip_network(cidr, strict=False)
     except ValueError as error:
         raise InvalidError(f"{cidr!r} is not a network: {error}.") from None

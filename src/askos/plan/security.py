@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Network, IPv6Network, ip_network
-
 import msgspec
 
 from askos.model.errors import InvalidError
 from askos.model.networks import SecurityRule
+from askos.plan import pools
 
 PROTOCOLS = {
     "ah": 51, "dccp": 33, "egp": 8, "esp": 50, "gre": 47, "icmp": 1, "igmp": 2, "ipip": 4, "ipv6-encap": 41,
@@ -59,8 +58,8 @@ def checked(rule: SecurityRule) -> SecurityRule:
 
 def _prefix(text: str, ethertype: str) -> str:
     try:
-        net: IPv4Network | IPv6Network = ip_network(text, strict=False)
-    except ValueError:
+        net = pools.net_of(text)
+    except InvalidError:
         raise InvalidError(
             f"Invalid input for remote_ip_prefix. Reason: '{text}' is not a valid IP subnet.", "invalid-input"
         ) from None
