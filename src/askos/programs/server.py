@@ -78,13 +78,11 @@ class Server:
         self.images = SqlImages(self._database, ImageFolder(settings.paths.images))
         self.image_supply = ImageSupply(self.images, self.link, self.link.sessions)
         self.committer = ImageCommitter(self.images, self.link)
-        self._routes: Callable[[], list[str]] = list
         self.networking = SqlNetworking(
             self._database,
             on_change=self._networking_changed,
             on_capsule=self._changed,
             external_cidr=settings.network.external_cidr,
-            reserved=self._ranges_of_host,
         )
         self.network_loop = NetworkLoop(self.networking, self.link, self.link.sessions)
         self.link.on_host_change = self._host_changed
@@ -110,9 +108,6 @@ class Server:
         self.image_supply.bell.ring()
         self._networking_changed()
 
-    def _ranges_of_host(self) -> list[str]:
-        return self._routes()
-
     def _networking_changed(self) -> None:
         self.network_loop.bell.ring()
 
@@ -128,7 +123,6 @@ class Server:
         await self._check_content_key()
         await self.images.recover()
         pool = await self._pool(host_routes)
-        self._routes = host_routes
         policy.use(settings.policy_file)
         step("preparing identity")
         await self.identity.bootstrap(settings.paths.admin_password)

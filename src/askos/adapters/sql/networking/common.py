@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from sqlalchemy import ColumnElement, Table, or_, true
@@ -23,7 +23,7 @@ EXTERNAL_CIDR = "172.24.4.0/24"
 class Common:
     """The database, the clock, and whom to tell. `on_change` is called after each commit that hosts may have to know
     of, `on_capsule` for each capsule whose networks are others than its host was told. `external_cidr` is the range of
-    floating addresses; `reserved` says which ranges the machine uses already."""
+    floating addresses."""
 
     def __init__(
         self,
@@ -33,14 +33,12 @@ class Common:
         on_capsule: Callable[[Change], None] | None = None,
         clock: Callable[[], int] = system_clock,
         external_cidr: str = EXTERNAL_CIDR,
-        reserved: Callable[[], Iterable[str]] = tuple,
     ) -> None:
         self._db = database
         self._on_change = on_change or (lambda: None)
         self._on_capsule = on_capsule or (lambda _change: None)
         self._clock = clock
         self._external_cidr = external_cidr
-        self._reserved = reserved
 
 
 def owned(table: Table, project_id: str | None, uuids: list[str] | None = None) -> list[ColumnElement[bool]]:

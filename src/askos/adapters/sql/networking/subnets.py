@@ -61,24 +61,20 @@ class SubnetStore(Common):
     async def _range(self, connection: AsyncConnection, network: TenantNetwork, new: NewSubnet, project_id: str) -> str:
         outside = await self._outside(connection, network)
         if new.cidr is None or new.pool_uuid is not None:
-            return pools.check_usable(await cut(connection, new, project_id, [*outside, *self._reserved()]))
+            return pools.check_usable(await cut(connection, new, project_id, outside))
         cidr = pools.check_usable(new.cidr)
         if pools.version_of(cidr) != new.ip_version:
             raise InvalidError(
                 f"Invalid input for cidr. Reason: '{cidr}' does not match the ip_version '{new.ip_version}'.",
                 "invalid-input",
             )
-        for others, why in (
-            (outside, "Floating addresses are of that range"),
-            (list(self._reserved()), "The hosts of this cloud reach something by that range"),
-        ):
-            if pools.overlapping(cidr, others) is not None:
-                # Clients look for "overlaps with another subnet", and try the next range.
-                raise InvalidError(
-                    f"Invalid input for operation: Requested subnet with cidr: {cidr} for network: {network.uuid} "
-                    f"overlaps with another subnet. {why}; take another one.",
-                    "invalid-input",
-                )
+        if pools.overlapping(cidr, outside) is not None:
+            # Clients look for "overlaps with another subnet", and try the next range.
+            raise InvalidError(
+                f"Invalid input for operation: Requested subnet with cidr: {cidr} for network: {network.uuid} overlaps "
+                "with another subnet. Floating addresses are of that range; take another one.",
+                "invalid-input",
+            )
         return cidr
 
     async def _outside(self, connection: AsyncConnection, network: TenantNetwork) -> list[str]:
