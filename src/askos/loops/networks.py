@@ -24,6 +24,9 @@ DEBOUNCE_S = 0.02
 """How long to wait behind a ring, so that a burst of changes is one."""
 REST = 4
 """A pass is followed by a rest of so many times its length: with very many capsules this is not all a server does."""
+MOST_REST_S = 0.25
+"""A host that has taken a state gets the next one after a rest as long as it took, but not longer than this: while
+capsules come in a burst, packet rules take no more than half of its time, and each new port waits for little more."""
 CALL_S = 30.0
 NOTHING = NetworkState()
 
@@ -88,6 +91,7 @@ class NetworkLoop:
 
     async def _send(self, host: str) -> None:
         """Send a host's newest state, until it has that or does not take it."""
+        loop = asyncio.get_running_loop()
         try:
             while True:
                 session, state = self._sessions().get(host), self._wanted.get(host)
@@ -96,8 +100,10 @@ class NetworkLoop:
                 self._revision += 1
                 numbered = msgspec.structs.replace(state, revision=self._revision)
                 arguments = {"state": msgspec.to_builtins(numbered)}
+                begun = loop.time()
                 await self._calls.call(host, "network_state", arguments, CALL_S)
                 self._confirmed[host] = (session, state)
+                await asyncio.sleep(min(loop.time() - begun, MOST_REST_S))
         except UnavailableError as error:
             _log.info("host %s does not take its security groups now: %s", host, error)
         except AskosError as error:
