@@ -179,6 +179,40 @@ async def test_a_capsule_is_brought_up_and_told(host: Host) -> None:
     )
 
 
+async def test_a_start_asks_the_runtime_little(host: Host) -> None:
+    """What comes new to this host is not looked for before it is made; the image is not asked for once it stands."""
+    host.agent.snapshot([])
+    await until(lambda: host.swept and host.runtime.verbs("observe"))
+    host.runtime.calls.clear()
+    a = assignment("a")
+    host.agent.changed([a])
+    await host.settled(a, "running")
+    asked = host.runtime.verbs("observe", "image", "run_sandbox", "create_container", "start_container")
+    assert asked[:5] == ["image", "run_sandbox", "create_container", "start_container", "observe"]
+    assert asked[5:] in ([], ["observe"]), asked
+
+
+@pytest.mark.parametrize("epoch", [1, 2])
+async def test_what_may_have_been_here_is_looked_for(host: Host, epoch: int) -> None:
+    """Only what is placed for the first time, and not in an agent's first snapshot, cannot be on the host already."""
+    a = assignment("a")
+    host.agent.snapshot([a])
+    await host.settled(a, "running")
+    await host.agent.stop_workers()
+    host.runtime.calls.clear()
+    host.sent.clear()
+    again = msgspec.structs.replace(a, epoch=epoch)
+    if epoch == 1:
+        await host.stop()
+        await host.start()
+        host.agent.snapshot([again])
+    else:
+        host.agent.changed([again])
+    await until(lambda: host.runtime.verbs("observe"))
+    await host.settled(again, "running")
+    assert host.runtime.verbs("run_sandbox") == [], "it runs already"
+
+
 async def test_what_it_is_made_of(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[Any] = []
     real = host.runtime.create_container

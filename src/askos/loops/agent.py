@@ -27,7 +27,7 @@ from askos.loops.probes import Prober, runner
 from askos.loops.service_images import ServiceImages
 from askos.loops.wake import Bell
 from askos.loops.worker import Worker
-from askos.model.capsules import Assignment, CapsuleReport, Network
+from askos.model.capsules import Assignment, CapsuleReport, Network, Report
 from askos.model.errors import AskosError, RuntimeFailedError
 from askos.model.pods import Event
 from askos.plan import reconcile
@@ -45,6 +45,7 @@ TIDIED_S = (0.008, 0.02, 0.05)
 """When to look after the runtime has tidied up."""
 SECOND_LOOKS_S = (0.1, 0.5)
 """When to look again after a process has ended."""
+_UNSEEN = Report()
 
 
 class Agent:
@@ -107,17 +108,20 @@ class Agent:
         for a in assignments:
             worker = self.workers.get(a.capsule_uuid)
             if worker is None or worker.gone:
-                self.workers[a.capsule_uuid] = self._worker(a)
+                # Whatever was here before this process is in its first snapshot. What came later, and was nowhere
+                # before, has nothing on this host: it need not be looked for.
+                fresh = worker is None and self.synced.is_set() and a.epoch == 1 and a.report == _UNSEEN
+                self.workers[a.capsule_uuid] = self._worker(a, fresh=fresh)
             else:
                 worker.give(a)
         self._names.ring()
 
-    def _worker(self, a: Assignment) -> Worker:
+    def _worker(self, a: Assignment, *, fresh: bool) -> Worker:
         if a.spec.pod is None:
-            return ContainerWorker(self, a)
+            return ContainerWorker(self, a, fresh=fresh)
         if self._pods is None:
             raise RuntimeFailedError("This agent was started without what pods need.")
-        return PodWorker(self, a, self._pods)
+        return PodWorker(self, a, self._pods, fresh=fresh)
 
     def container_work(self, worker: ContainerWorker) -> ContainerWork:
         """What looks and acts for a Zun container."""

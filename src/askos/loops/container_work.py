@@ -37,6 +37,8 @@ class ContainerWork:
         """Host paths of the volumes of the volume service, once everything is set up."""
         self._own: dict[str, str] = {}
         """Those of files given to it, and of its own disk."""
+        self._image: rt.Image | None = None
+        """The image as last looked up."""
         self._wired: dict[str, list[str]] = {}
         self._refused: tuple[int, dict[str, str]] = (0, {})
         self._committing = 0
@@ -45,11 +47,7 @@ class ContainerWork:
 
     async def observe(self, a: Assignment, pulled: int) -> reconcile.Observed:
         """Everything on this host that belongs to the capsule."""
-        seen = self._agent.look(a.capsule_uuid)
-        if a.wish.state in ("created", "running", "paused"):
-            (sandboxes, containers), image = await asyncio.gather(seen, self._agent.image(a, reconcile.image_ref(a)))
-        else:
-            (sandboxes, containers), image = await seen, None
+        sandboxes, containers, image = await self._look(a)
         known = {s.id for s in sandboxes if s.ready}
         self._wired = {sandbox_id: ports for sandbox_id, ports in self._wired.items() if sandbox_id in known}
         generation, refused = self._refused
@@ -67,6 +65,26 @@ class ContainerWork:
             committing=self._committing > 0,
             refused=refused if generation == a.wish.generation else {},
         )
+
+    async def _look(self, a: Assignment) -> tuple[list[reconcile.Sandbox], list[reconcile.Container], rt.Image | None]:
+        """What there is of the capsule, and its image if it may be needed."""
+        wanted = a.wish.state in ("created", "running", "paused")
+        if self._worker.fresh:
+            sandboxes: list[reconcile.Sandbox] = []
+            containers: list[reconcile.Container] = []
+            image = await self._agent.image(a, reconcile.image_ref(a)) if wanted else None
+        elif wanted and self._image is None:
+            (sandboxes, containers), image = await asyncio.gather(
+                self._agent.look(a.capsule_uuid), self._agent.image(a, reconcile.image_ref(a))
+            )
+        else:
+            sandboxes, containers = await self._agent.look(a.capsule_uuid)
+            image = self._image if wanted else None
+            if wanted and not _stands(a, containers, image):
+                # Something is to be made: the image may have gone, or be another one, meanwhile.
+                image = await self._agent.image(a, reconcile.image_ref(a))
+        self._image = image
+        return sandboxes, containers, image
 
     def _health(self, a: Assignment, containers: list[reconcile.Container]) -> dict[str, Health]:
         """What the health check says, which goes on for as long as the container runs."""
@@ -288,6 +306,14 @@ class ContainerWork:
         path.write_text("\n".join(["127.0.0.1\tlocalhost", "::1\tlocalhost ip6-localhost", *own, ""]))
         path.chmod(0o644)
         return str(path)
+
+
+def _stands(a: Assignment, containers: list[reconcile.Container], image: rt.Image | None) -> bool:
+    """Whether the container of this run is there, of this image, and lives: nothing is to be made of the image."""
+    mine = [c for c in containers if c.run == a.wish.run]
+    return image is not None and any(
+        c.state in ("created", "running", "paused") and c.image_id == image.id for c in mine
+    )
 
 
 def _uuids(a: Assignment) -> list[str]:

@@ -25,7 +25,7 @@ GIVE_UP_US = 15 * 60 * 1_000_000
 class ContainerWorker(Worker):
     """Keeps one Zun container as its assignment wants it."""
 
-    def __init__(self, agent: Agent, assignment: Assignment) -> None:
+    def __init__(self, agent: Agent, assignment: Assignment, *, fresh: bool = False) -> None:
         self.seen = reconcile.Observed()
         self._failures = 0
         self._failing_since_us = 0
@@ -35,7 +35,7 @@ class ContainerWorker(Worker):
         self.work = agent.container_work(self)
         self._known = False
         """Whether `seen` is how things are, without another look."""
-        super().__init__(agent, assignment)
+        super().__init__(agent, assignment, fresh=fresh)
 
     def give(self, assignment: Assignment) -> None:
         """A new wish (or the same again)."""
@@ -51,6 +51,7 @@ class ContainerWorker(Worker):
         a = self.assignment
         if not self._known:
             self.seen = await self.work.observe(a, self._pulled)
+            self.fresh = False
         self._known = False
         decision = reconcile.decide(a, self.seen, self._trouble, self.agent.clock())
         self._tell(a, decision.report, gone=decision.gone)

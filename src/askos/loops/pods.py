@@ -52,7 +52,7 @@ class PodWorker(Worker):
 
     seen: steps.Seen
 
-    def __init__(self, agent: Agent, assignment: Assignment, tools: PodTools) -> None:
+    def __init__(self, agent: Agent, assignment: Assignment, tools: PodTools, *, fresh: bool = False) -> None:
         self.seen = steps.Seen()
         self.work = Work(agent, tools, self)
         self._tools = tools
@@ -62,7 +62,7 @@ class PodWorker(Worker):
         self._measured_us = 0
         self._returned = True
         """Until the first report: the agent has just started."""
-        super().__init__(agent, assignment)
+        super().__init__(agent, assignment, fresh=fresh)
 
     @property
     def pod(self) -> Pod:
@@ -100,6 +100,7 @@ class PodWorker(Worker):
         a = self.assignment
         async with asyncio.timeout(LOOK_S):
             self.seen = await self._look(a)
+        self.fresh = False
         if a is not self.assignment:
             return 0
         decision = decide(a, self.seen, self.agent.clock())
@@ -189,7 +190,7 @@ class PodWorker(Worker):
 
     async def _look(self, a: Assignment) -> steps.Seen:
         uuid = a.capsule_uuid
-        sandboxes, containers = await self.agent.look(uuid)
+        sandboxes, containers = ([], []) if self.fresh else await self.agent.look(uuid)
         by_name = {c.name: c for c in self.containers()}
         images: dict[str, steps.Image] = {}
         if a.wish.state == "running":

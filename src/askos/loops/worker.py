@@ -56,9 +56,11 @@ class Worker:
     seen: Any
     """What was seen at the last look; has `sandboxes` and `containers`."""
 
-    def __init__(self, agent: Agent, assignment: Assignment) -> None:
+    def __init__(self, agent: Agent, assignment: Assignment, *, fresh: bool = False) -> None:
+        """`fresh`: nothing of the capsule has ever been on this host, so that the first look finds nothing."""
         self.agent = agent
         self.assignment = assignment
+        self.fresh = fresh
         self.bell = Bell()
         self.report: CapsuleReport | None = None
         self.gone = False
