@@ -294,6 +294,28 @@ async def test_an_end_that_is_told_before_it_can_be_seen_is_not_missed(host: Hos
     await until(lambda: host.last("a").state == "exited", 1.0)
 
 
+async def test_an_end_is_looked_for_until_it_is_seen(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The runtime's records may come later than it says; once they have come nobody looks for them again."""
+    monkeypatch.setattr(loop_module, "TIDIED_S", (0.01, 0.02, 0.5, 0.51, 0.52))
+    monkeypatch.setattr(loop_module, "SECOND_LOOK_S", 60)
+    a = assignment("a")
+    host.agent.snapshot([a])
+    await host.settled(a, "running")
+    await until(lambda: host.swept)
+    (made,) = host.runtime.containers
+    looks: list[str] = []
+    worker = host.agent.workers["a"]
+    monkeypatch.setattr(worker.bell, "ring", lambda ring=worker.bell.ring: (looks.append("look"), ring())[1])
+    tell = host.runtime._event
+    host.runtime._event = lambda kind, container_id: None  # type: ignore[method-assign]
+    tell("ended", made)
+    await until(lambda: len(looks) == 2)
+    host.runtime.exit(made, 4)
+    await until(lambda: host.last("a").state == "exited", 2.0)
+    await asyncio.sleep(0.6)  # past the last of them
+    assert len(looks) in (2, 3), "nobody looks for an end that was seen"
+
+
 async def test_stop_start_and_files(host: Host) -> None:
     a = assignment("a", "sh", "-c", "trap 'exit 5' TERM; echo $N >> /kept; sleep 1000")
     host.agent.snapshot([a])

@@ -41,10 +41,10 @@ RELIST_S = 10.0
 """How often everything is listed, to find what events did not tell."""
 COLLECT_S = 60.0
 """How often leftovers are looked for."""
-TIDIED_S = (0.008, 0.02, 0.05)
-"""When to look after the runtime has tidied up."""
-SECOND_LOOKS_S = (0.1, 0.5)
-"""When to look again after a process has ended."""
+TIDIED_S = (0.008, 0.02, 0.05, 0.1, 0.2, 0.3)
+"""When to look after the runtime has tidied up, until the end is seen: on a busy disk its records take a while."""
+SECOND_LOOK_S = 0.5
+"""When to look again after a process has ended, also when that was seen: that memory ran out is told later."""
 _UNSEEN = Report()
 
 
@@ -205,13 +205,12 @@ class Agent:
                     if event.kind == "ended":
                         # The runtime has tidied up after a process, and writes its end down in this moment.
                         for delay_s in TIDIED_S:
-                            loop.call_later(delay_s, self.poke, owner)
+                            loop.call_later(delay_s, self._look_for_end, owner, event.container_id)
                         continue
                     self.poke(owner)
                     if event.kind == "exit":
                         # The runtime tells of an end before its own records say so.
-                        for delay_s in SECOND_LOOKS_S:
-                            loop.call_later(delay_s, self.poke, owner)
+                        loop.call_later(SECOND_LOOK_S, self.poke, owner)
             except AskosError as error:
                 _log.debug("no events from the runtime now: %s", error)
             # Whatever was missed meanwhile, or left by a runtime that died, is found by looking.
@@ -223,6 +222,15 @@ class Agent:
         """Something of a capsule may have changed: look."""
         worker = self.workers.get(capsule_uuid) if capsule_uuid else None
         if worker is not None:
+            worker.bell.ring()
+
+    def _look_for_end(self, capsule_uuid: str | None, runtime_id: str) -> None:
+        """A sandbox or container has ended: look, unless that was seen already."""
+        worker = self.workers.get(capsule_uuid) if capsule_uuid else None
+        if worker is None:
+            return
+        ended = any(c.id == runtime_id and c.state == "exited" for c in worker.seen.containers)
+        if not ended and not any(s.id == runtime_id and not s.ready for s in worker.seen.sandboxes):
             worker.bell.ring()
 
     def _is_dedicated(self, capsule_uuid: str) -> bool:
