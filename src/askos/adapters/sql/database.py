@@ -24,8 +24,14 @@ from askos.model.errors import SetupError, UnavailableError
 
 def _sqlite_engine(url: str, *, pool_size: int) -> AsyncEngine:
     path = make_url(url).database or ":memory:"
+    # Each connection keeps pages and statements of its own: the one used last is used again, so that mostly one does.
     return create_async_engine(
-        url, pool_size=pool_size, max_overflow=0, pool_timeout=60, async_creator=lambda: inline.connect(path)
+        url,
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=60,
+        pool_use_lifo=True,
+        async_creator=lambda: inline.connect(path),
     )
 
 

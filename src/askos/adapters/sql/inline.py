@@ -17,6 +17,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
+STATEMENTS = 64
+"""Prepared statements that a connection keeps; each takes some KiB, and lists of ids come in many lengths."""
 BUSY_S = 30.0
 """How long to wait for another process's write transaction."""
 
@@ -101,7 +103,9 @@ class InlineConnection:
 
     def __init__(self, path: str) -> None:
         # The thread that commits is not the one that opened it; nothing else runs meanwhile.
-        self.sqlite = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+        self.sqlite = sqlite3.connect(
+            path, timeout=0, isolation_level=None, check_same_thread=False, cached_statements=STATEMENTS
+        )
         for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
             self.sqlite.execute(f"PRAGMA {pragma}")
         self._conn = self.sqlite
