@@ -20,6 +20,7 @@ import uvloop
 
 from askos.model.errors import SetupError
 from askos.paths import prepare_folders
+from askos.programs import spare
 from askos.settings import Settings
 
 _log = logging.getLogger("askos")
@@ -102,6 +103,7 @@ async def run(settings: Settings, *, server: bool, agent: bool, tell: Tell) -> N
 
 async def _run_parts(parts: list[Part], stop: asyncio.Event, ready: Callable[[], None]) -> None:
     tasks = [asyncio.create_task(part.run()) for part in parts]
+    tasks.append(asyncio.create_task(spare.stay_small()))
     stopping = asyncio.create_task(stop.wait())
     ready()
     _log.info("running")
@@ -123,6 +125,7 @@ def start(settings: Settings, *, server: bool, agent: bool, report_fd: int | Non
             with contextlib.suppress(OSError):
                 os.write(report_fd, msgspec.json.encode(message) + b"\n")
 
+    spare.few_arenas()
     try:
         set_up_logging_after_folder(settings, to_file=report_fd is not None, needs_root=agent)
         uvloop.run(run(settings, server=server, agent=agent, tell=tell))
