@@ -79,13 +79,20 @@ def machine() -> dict[str, Any]:
 
 def show(result: dict[str, Any]) -> None:
     print("machine:", ", ".join(f"{k} {v}" for k, v in result["machine"].items()))
+    loads = [result["machine"]["load_average"], result["load_after"]]
+    print(f"load average {loads[0]:.1f} before, {loads[1]:.1f} after")
+    if loads[0] > result["machine"]["cpus"]:
+        print("OTHERS USE THIS MACHINE: times are not worth much, and ratios little more. Compare CPU times.")
     if "starts" in result:
         c = result["starts"]
         print(f"\nPOST -> Running, medians of {c['rounds']} rounds; the three bare CRI calls take {c['bare_ms']} ms")
         for kind in ("warm", "cold"):
             ratio, budget = c[f"{kind}_ratio"], c[f"{kind}_budget"]
             said = "within" if ratio <= budget else "MISSES"
-            print(f"  {kind} sandbox {c[f'{kind}_ms']:>7} ms   ratio {ratio:<6} {said} the budget of {budget}")
+            low, high = c[f"{kind}_ratio_quartiles"]
+            print(f"  {kind} sandbox {c[f'{kind}_ms']:>7} ms   ratio {ratio:<6} ({low} to {high} in the middle half) "
+                  f"{said} the budget of {budget}")  # fmt: skip
+        print(f"  CPU of askos itself for a warm start {c['askos_cpu_ms']} ms (mean)")
         print(f"  POST alone {c['post_ms']} ms; a prepared sandbox takes {c['prepared_rss_mib']} MiB (RSS)")
     if "capsules" in result:
         c = result["capsules"]
@@ -130,6 +137,7 @@ def main() -> None:
         with Cloud() as cloud:
             result["watches"] = lists.watches(cloud)
             result["capsule_list"] = lists.capsules(cloud)
+    result["load_after"] = os.getloadavg()[0]
     show(result)
     if os.environ.get("BENCH_JSON"):
         Path(os.environ["BENCH_JSON"]).write_text(json.dumps(result, indent=1) + "\n")

@@ -14,7 +14,7 @@ from cri_api.v1 import api_pb2 as cri
 from cri_api.v1.api_pb2_grpc import RuntimeServiceStub
 
 from bench.bare import Bare, security
-from bench.cloud import BODY, Cloud, resident_mib
+from bench.cloud import BODY, Cloud, cpu_seconds, resident_mib
 
 ROUNDS = max(20, int(os.environ.get("BENCH_PAIRS", "24")))
 PREPARED = "askos.io/prepared"
@@ -74,15 +74,20 @@ def starts(cold: Cloud, warm: Cloud, count: int) -> dict[str, Any]:
     for cloud, uuid in zip((cold, warm), stays, strict=True):
         cloud.wait_until_running(uuid)
     times: dict[str, list[float]] = {"warm": [], "cold": [], "bare": [], "post": []}
+    cpu: list[float] = []
+    askos = warm.processes()["askos"]
     taken = 0
     for number in range(ROUNDS + 2):
         if number == 2:  # the first two warm everything up
             for kept in times.values():
                 kept.clear()
+            cpu.clear()
             taken = 0
         pool.wait(count)
         before = set(pool.ready())
+        used = cpu_seconds(askos)
         times["warm"].append(_start(warm, times["post"]))
+        cpu.append(cpu_seconds(askos) - used)
         taken += len(before - set(pool.ready()))
         warm.delete_all(but=stays)
         pool.wait(count)
@@ -100,12 +105,20 @@ def starts(cold: Cloud, warm: Cloud, count: int) -> dict[str, Any]:
     return {
         "rounds": ROUNDS,
         **{f"{name}_ms": round(value, 1) for name, value in medians.items()},
-        "warm_ratio": round(medians["warm"] / medians["bare"], 3),
-        "cold_ratio": round(medians["cold"] / medians["bare"], 3),
+        **_ratios("warm", times),
+        **_ratios("cold", times),
+        "askos_cpu_ms": round(statistics.mean(cpu) * 1000, 1),
         "prepared_rss_mib": round(prepared_mib, 1),
         "warm_budget": 0.6,
         "cold_budget": 1.15,
     }
+
+
+def _ratios(kind: str, times: dict[str, list[float]]) -> dict[str, Any]:
+    """Of each round on its own, since the machine may be slower in one than in the next: median and quartiles."""
+    found = [mine / bare for mine, bare in zip(times[kind], times["bare"], strict=True)]
+    low, middle, high = statistics.quantiles(found, n=4)
+    return {f"{kind}_ratio": round(middle, 3), f"{kind}_ratio_quartiles": [round(low, 3), round(high, 3)]}
 
 
 def _start(cloud: Cloud, posts: list[float]) -> float:
