@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from cri_api.v1 import api_pb2 as cri
@@ -22,6 +22,18 @@ from askos.ports.runtime import Container, Sandbox
 _FINAL_AFTER_US = 3_000_000
 
 
+class _Status(NamedTuple):
+    """What `spec.read_container` reads of CRI's status. The answer itself, with labels, mounts and all, takes some
+    KiB."""
+
+    state: int
+    started_at: int
+    finished_at: int
+    exit_code: int
+    reason: str
+    message: str
+
+
 class Observer:
     """Reads what there is of one cloud in one containerd. Methods raise RpcError."""
 
@@ -30,7 +42,7 @@ class Observer:
         self._instance = instance
         self._adoptions = adoptions
         self._details = details
-        self._kept: dict[str, Any] = {}
+        self._kept: dict[str, _Status] = {}
 
     async def observe(self, capsule_uuid: str | None) -> tuple[list[Sandbox], list[Container]]:
         """Everything of one capsule, or of all."""
@@ -90,7 +102,7 @@ class Observer:
         status = self._kept.get(item.id)
         if status is None or status.state != item.state:
             try:
-                status = await self.status(item.id)
+                status = _kept(await self.status(item.id))
             except RpcError as error:
                 if error.not_found:
                     return None
@@ -114,7 +126,11 @@ class Observer:
         )
 
 
-def _final(status: Any) -> bool:
+def _kept(status: Any) -> _Status:
+    return _Status(status.state, status.started_at, status.finished_at, status.exit_code, status.reason, status.message)
+
+
+def _final(status: _Status) -> bool:
     if status.state == cri.CONTAINER_RUNNING:
         return True
     age_us = (time.time_ns() - status.finished_at) // 1000
