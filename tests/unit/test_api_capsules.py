@@ -409,7 +409,7 @@ async def test_volumes(cloud: Cloud) -> None:
 # -- delete and the rest ----------------------------------------------------------------------------------------
 
 
-async def test_delete(cloud: Cloud) -> None:
+async def test_delete(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
     token = cloud.project()
     made = await create(cloud, token, template("gone"))
     got = await cloud.ask("DELETE", "/v1/capsules/gone", token)
@@ -421,7 +421,7 @@ async def test_delete(cloud: Cloud) -> None:
     await cloud.place(placed)
     assert (await cloud.ask("DELETE", f"/v1/capsules/{placed}", token)).status == 204
     (capsule,) = await cloud.store.capsules_by_uuid([placed])
-    cloud.now += 5_000_000
+    monkeypatch.setattr(cloud, "now", cloud.now + 5_000_000)
     assert (await cloud.ask("DELETE", f"/v1/capsules/{placed}", token)).status == 204
     (again,) = await cloud.store.capsules_by_uuid([placed])
     assert again.wish == capsule.wish, "a second delete does not begin the grace anew"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
 from typing import Any, NamedTuple
 
 import pytest
@@ -44,20 +45,21 @@ class Owned(NamedTuple):
 
 async def _owned(cloud: Cloud) -> Owned:
     token = cloud.project()
+    names = {kind: f"{MARK}-{kind[:-1]}-{secrets.token_hex(3)}" for kind in ("capsules", "containers", "volumes")}
     revision = (await cloud.ask("GET", CAPSULES, token, version=None)).body["metadata"]["resourceVersion"]
-    volume = await cloud.ask("POST", VOLUMES, token, version=None, body={"name": f"{MARK}-volume", "size_gib": 1})
+    volume = await cloud.ask("POST", VOLUMES, token, version=None, body={"name": names["volumes"], "size_gib": 1})
     assert volume.status == 201
     metadata = {"uid": f"{MARK}-uid", "labels": {"mark": MARK}, "annotations": {"mark": MARK}}
     content = {"secrets": {"login": {"stringData": {"word": f"{MARK}-secret"}}}}
-    claim = [{"name": "data", "persistentVolumeClaim": {"claimName": f"{MARK}-volume"}}]
-    made = await make(cloud, token, f"{MARK}-capsule", metadata=metadata, content=content, volumes=claim)
-    container = await cloud.create(token, name=f"{MARK}-container")
+    claim = [{"name": "data", "persistentVolumeClaim": {"claimName": names["volumes"]}}]
+    made = await make(cloud, token, names["capsules"], metadata=metadata, content=content, volumes=claim)
+    container = await cloud.create(token, name=names["containers"])
     await cloud.place(made["id"])
     await cloud.place(container)
     events = [Event("Warning", "Unhealthy", f"{MARK} said something", "app")]
     await report(cloud, made["id"], running(), events=events)
     ids = {"capsules": made["id"], "containers": container, "volumes": volume.body["id"]}
-    return Owned(token, ids, {kind: f"{MARK}-{kind[:-1]}" for kind in ids}, revision)
+    return Owned(token, ids, names, revision)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -197,7 +199,8 @@ async def test_lists_and_watches_show_nothing_of_others(cloud: Cloud, owned: Own
     assert set(found) == {mine["id"]}
 
 
-async def test_names_and_uids_of_others_are_free(cloud: Cloud, owned: Owned) -> None:
+async def test_names_and_uids_of_others_are_free(cloud: Cloud) -> None:
+    owned = await _owned(cloud)
     stranger = cloud.project()
     metadata = {"uid": f"{MARK}-uid", "name": owned.names["capsules"]}
     got = await cloud.ask("POST", CAPSULES, stranger, version=None, body={**pod(), "metadata": metadata})
@@ -209,7 +212,7 @@ async def test_names_and_uids_of_others_are_free(cloud: Cloud, owned: Owned) -> 
     assert got.status == 201
     shown = await cloud.ask("GET", f"{CAPSULES}/{owned.ids['capsules']}", stranger, version=None)
     shown.refused(404, "capsule-not-found")
-    volume = await cloud.ask("POST", VOLUMES, stranger, version=None, body={"name": f"{MARK}-volume", "size_gib": 1})
+    volume = await cloud.ask("POST", VOLUMES, stranger, version=None, body={"name": owned.names["volumes"], "size_gib": 1})
     assert volume.status == 201
 
 

@@ -134,7 +134,7 @@ async def test_names_are_unique_in_a_namespace(cloud: Cloud) -> None:
 
 
 async def test_everything_wrong_is_said_at_once(cloud: Cloud) -> None:
-    body = pod(hostNetwork=True, runtimeClassName="gvisor", tolerations=[{"key": "a", "operator": "Exists"}])
+    body = pod(hostNetwork=True, runtimeClassName="nowhere", tolerations=[{"key": "a", "operator": "Exists"}])
     detail = (await ask(cloud, "POST", "", cloud.project(), body=body)).error["detail"]
     assert "spec.hostNetwork" in detail
     assert "spec.runtimeClassName" in detail
