@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -19,27 +20,27 @@ if TYPE_CHECKING:
     from .fake_runtime import _Made
 
 
-class FakeLiving:
+class FakeLiving(ABC):
     """Mixed into `FakeRuntime`. `committing`: waited for in every commit, while the container is paused."""
 
     containers: dict[str, _Made]
     stored: dict[str, rt.Image]
     committing: asyncio.Event | None = None
 
-    async def _enter(self, verb: str, *detail: str) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    async def _enter(self, verb: str, *detail: str) -> None: ...
 
-    def _known(self, container_id: str, what: str) -> _Made:
-        raise NotImplementedError
+    @abstractmethod
+    def _known(self, container_id: str, what: str) -> _Made: ...
 
-    def _set(self, made: _Made, **values: object) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _set(self, made: _Made, **values: object) -> None: ...
 
-    def _event(self, kind: str, container_id: str) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _event(self, kind: str, container_id: str) -> None: ...
 
-    async def _find(self, ref: str) -> rt.Image | None:
-        raise NotImplementedError
+    @abstractmethod
+    async def _find(self, ref: str) -> rt.Image | None: ...
 
     def _runs(self, container_id: str) -> _Made | None:
         made = self.containers.get(container_id)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -50,7 +51,7 @@ class Allowance:
         return EVENTS_S if self._left >= 0 else SLOW_S
 
 
-class Worker:
+class Worker(ABC):
     """Keeps one capsule as its assignment wants it. Each kind of capsule has its own `_step`."""
 
     seen: Any
@@ -127,9 +128,9 @@ class Worker:
             await self.bell.wait(None if look_us is None else max(0.0, (look_us - now) / 1e6))
         self.agent.done(self)
 
+    @abstractmethod
     async def _step(self) -> int | None:
         """Look, decide, act. Returns 0 to look again at once, else when to look again at the latest."""
-        raise NotImplementedError
 
     def _tell(self, a: Assignment, report: Report, *, gone: bool) -> None:
         self.report = CapsuleReport(a.capsule_uuid, a.epoch, report, gone)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import ClassVar
 
 from aiohttp import web
@@ -13,7 +14,7 @@ from askos.model.errors import NotFoundError
 COMMON = frozenset({"id", "tags", "tags-any", "not-tags", "not-tags-any", "description", "revision_number"})
 
 
-class Resource:
+class Resource(ABC):
     """What kinds of things have in common. A kind says how its things are found, shown, made and changed."""
 
     single: ClassVar[str]
@@ -28,21 +29,21 @@ class Resource:
         self.context = context
         self.store = context.store
 
+    @abstractmethod
     async def views(self, ask: Ask, ids: list[str] | None) -> list[Json]:
         """Those that the caller sees: all, or those of the ids that are there."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def make(self, ask: Ask, body: Json) -> Json:
         """Make one as the body says."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def change(self, ask: Ask, view: Json, body: Json) -> Json:
         """Change one, shown as it is now, as the body says."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def remove(self, ask: Ask, view: Json) -> None:
         """Remove one."""
-        raise NotImplementedError
 
     # -- what is the same for all ------------------------------------------------------------------------------
 
