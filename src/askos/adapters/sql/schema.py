@@ -36,6 +36,13 @@ metadata = MetaData(
 
 _BIG = BigInteger().with_variant(Integer, "sqlite")
 
+
+def _of_capsule(*, nullable: bool = False) -> Column[str]:
+    """The capsule that a row belongs to, and goes with."""
+    capsule = ForeignKey("capsules.uuid", ondelete="CASCADE")
+    return Column("capsule_uuid", String(36), capsule, nullable=nullable, index=True)
+
+
 cloud = Table(
     "cloud",
     metadata,
@@ -171,13 +178,7 @@ ports = Table(
     metadata,
     Column("uuid", String(36), primary_key=True),
     Column("network_uuid", String(36), ForeignKey("networks.uuid"), nullable=False),
-    Column(
-        "capsule_uuid",
-        String(36),
-        ForeignKey("capsules.uuid", ondelete="CASCADE"),
-        nullable=True,  # NULL: no capsule has it
-        index=True,
-    ),
+    _of_capsule(nullable=True),  # NULL: no capsule has it
     Column("address", String(15), nullable=True),  # NULL: an IPv6 one alone
     Column("address_number", BigInteger, nullable=True),  # the address as an integer, to find a free one
     Column("address6", String(39), nullable=True),  # in its shortest form
@@ -294,13 +295,7 @@ capsule_events = Table(
     "capsule_events",
     metadata,
     Column("id", _BIG, primary_key=True, autoincrement=True),
-    Column(
-        "capsule_uuid",
-        String(36),
-        ForeignKey("capsules.uuid", ondelete="CASCADE"),
-        nullable=False,
-        index=True,
-    ),
+    _of_capsule(),
     Column("type", String(16), nullable=False),
     Column("reason", String(255), nullable=False),
     Column("message", Text, nullable=False),
@@ -315,13 +310,7 @@ container_actions = Table(
     "container_actions",
     metadata,
     Column("id", _BIG, primary_key=True, autoincrement=True),
-    Column(
-        "capsule_uuid",
-        String(36),
-        ForeignKey("capsules.uuid", ondelete="CASCADE"),
-        nullable=False,
-        index=True,
-    ),
+    _of_capsule(),
     Column("action", String(32), nullable=False),
     Column("request_id", String(64), nullable=False),
     Column("user_id", String(64), nullable=False),
