@@ -19,11 +19,11 @@ fi
 for suite in "$@"; do
   suite_begin=$(date +%s%N)
   say "== $suite"
-  # Most of a test on real containers is waiting for them: side by side costs little. Each worker has a cloud of its own.
+  # Most of a test on real containers is waiting for them: side by side costs little. Each worker has a cloud of its own, and a
+  # module stays on one.
   case $suite in
     unit) spread=(-n 2 --dist worksteal) ;;
-    acceptance) spread=(-n 3 --dist loadfile) ;;
-    *) spread=() ;;
+    *) spread=(-n 3 --dist loadfile) ;;
   esac
   .venv/bin/python -m pytest -q "${spread[@]}" "tests/$suite"
   say "== $suite: $(since "$suite_begin")"

@@ -121,8 +121,7 @@ class Bench:
 
     async def clear(self) -> None:
         sandboxes, _ = await self.runtime.observe()
-        for sandbox in sandboxes:
-            await self.runtime.remove_sandbox(sandbox.id)
+        await asyncio.gather(*(self.runtime.remove_sandbox(sandbox.id) for sandbox in sandboxes))
 
     def log(self, capsule: str, name: str = "1-0.log") -> str:
         return (self.logs / capsule / name).read_text()

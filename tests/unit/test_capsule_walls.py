@@ -212,7 +212,9 @@ async def test_names_and_uids_of_others_are_free(cloud: Cloud) -> None:
     assert got.status == 201
     shown = await cloud.ask("GET", f"{CAPSULES}/{owned.ids['capsules']}", stranger, version=None)
     shown.refused(404, "capsule-not-found")
-    volume = await cloud.ask("POST", VOLUMES, stranger, version=None, body={"name": owned.names["volumes"], "size_gib": 1})
+    volume = await cloud.ask(
+        "POST", VOLUMES, stranger, version=None, body={"name": owned.names["volumes"], "size_gib": 1}
+    )
     assert volume.status == 201
 
 
