@@ -12,7 +12,7 @@ ifeq ($(origin PORT),command line)
 export ASKOS_PORT := $(PORT)
 endif
 
-.PHONY: help up down clean test lint unit conformance integration acceptance bench tempest fuzz format lock dev
+.PHONY: help up down clean test lint unit conformance integration acceptance bench tempest functional fuzz format lock dev
 
 help:
 	@echo 'make up           install what is missing, start the cloud, run a first container'
@@ -21,6 +21,7 @@ help:
 	@echo 'make test         checks and all tests on real containers; installs what they need'
 	@echo 'make bench        measure; BENCH_JSON=FILE keeps the figures'
 	@echo 'make tempest      zun-tempest-plugin against a cloud of its own; writes docs/tempest.md'
+	@echo 'make functional   the functional tests of python-zunclient against a cloud of their own'
 	@echo 'make fuzz         schemathesis against a cloud of its own, two minutes'
 	@echo 'make lint | unit | conformance | integration | acceptance | format | lock'
 
@@ -50,6 +51,9 @@ bench: dev
 
 tempest:
 	@scripts/tempest.sh
+
+functional:
+	@scripts/functional.sh
 
 fuzz:
 	@scripts/fuzz.sh
