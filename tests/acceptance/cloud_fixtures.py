@@ -19,6 +19,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from tests.acceptance.client_fixtures import CLIENTS
+from tests.acceptance.client_server import PROGRAMS
+
 BIN = Path(sys.executable).parent
 LIVES = ("sh", "-c", "trap 'exit 0' TERM INT; while :; do sleep 1 & wait $!; done")
 """The command of a container that runs for ever and stops when it is asked to."""
@@ -110,16 +113,20 @@ class Cloud:
         env: Mapping[str, str] | None = None,
     ) -> Done:
         """Run a program of the virtual environment; `env` is added. Fails unless it succeeds or check=False."""
-        done = subprocess.run(
-            argv,
-            env={**self.env, **(env or {})},
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            input=input if input is not None else "",
-            cwd="/",
-            check=False,
-        )
+        variables = {**self.env, **(env or {})}
+        if argv[0] in PROGRAMS:
+            done = CLIENTS.run(argv[0], argv[1:], env=variables, given=input or "", timeout=timeout)
+        else:
+            done = subprocess.run(
+                argv,
+                env=variables,
+                capture_output=True,
+                text=True,
+                timeout=timeout,
+                input=input if input is not None else "",
+                cwd="/",
+                check=False,
+            )
         if check:
             assert done.returncode == 0, f"{argv} ended with {done.returncode}: {done.stdout}{done.stderr}"
         return done
@@ -138,7 +145,13 @@ class Cloud:
 
     def zun(self, *arguments: str, **more: Any) -> Done:
         """python-zunclient's own command, with what `askos env` prints."""
-        return self.run("bash", "-c", 'eval "$(askos env)" && exec zun "$@"', "zun", *arguments, **more)
+        return self.run("zun", *arguments, env=self.variables(), **more)
+
+    @functools.cache  # noqa: B019 - one cloud lives as long as its tests
+    def variables(self) -> dict[str, str]:
+        """The environment after `eval "$(askos env)"`."""
+        printed = self.run("bash", "-c", 'eval "$(askos env)" && exec env -0').stdout
+        return dict(line.split("=", 1) for line in printed.split("\0") if line)
 
     # -- up and down -------------------------------------------------------------------------------------------
 
@@ -149,6 +162,7 @@ class Cloud:
         self.instance = (self.data / "instance").read_text().strip()
         self.login.cache_clear()
         self.token.cache_clear()
+        self.variables.cache_clear()
         return done
 
     def down(self) -> None:
