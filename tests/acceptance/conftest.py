@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator
 
 import pytest
+from tests.acceptance.client_fixtures import CLIENTS, not_run
 from tests.acceptance.cloud_fixtures import Cloud, eventually, remains
 
 
@@ -52,3 +53,15 @@ def new_cloud() -> Iterator[Callable[[], Cloud]]:
         if each.instance:
             left += remains(each.data, each.instance)
     assert not left
+
+
+@pytest.fixture(autouse=True)
+def scenario(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A test that is marked with `runs` must run the clients' subcommands that it names."""
+    CLIENTS.ran.clear()
+    failed = request.session.testsfailed
+    yield
+    if request.session.testsfailed > failed:
+        return
+    missing = not_run(getattr(request.function, "scenario_of", ()), CLIENTS.ran)
+    assert not missing, f"the scenario is said to run {missing}, and does not"

@@ -14,11 +14,14 @@ import time
 from collections.abc import Mapping
 from types import TracebackType
 
+from tests.acceptance.client_fixtures import CLIENTS
+
 
 class Terminal:
     """Runs a command with a terminal of its own; `seen` is all that was on the screen."""
 
     def __init__(self, *argv: str, env: Mapping[str, str], rows: int = 24, columns: int = 80) -> None:
+        CLIENTS.ran.append(argv)
         self._master, slave = pty.openpty()
         self.resize(rows, columns, tell=False)
         self._before = termios.tcgetattr(slave)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.acceptance.client_fixtures import runs
 from tests.acceptance.cloud_fixtures import Cloud, eventually
 from tests.acceptance.image_fixtures import Image, Registry
 
@@ -32,6 +33,17 @@ def table(text: str) -> dict[str, str]:
     return {m[1]: m[2].strip() for m in re.finditer(r"^\| (\S+) +\| (.*?) *\|$", text, re.MULTILINE)}
 
 
+@runs(
+    "openstack",
+    "appcontainer host list",
+    "appcontainer host show",
+    "appcontainer availability zone list",
+    "appcontainer service list",
+    "appcontainer service disable",
+    "appcontainer service enable",
+    "appcontainer service forcedown",
+    "appcontainer service delete",
+)
 def test_hosts_services_and_zones(cloud: Cloud) -> None:
     (host,) = rows(cloud, "host", "list")
     shown = rows(cloud, "host", "show", host["hostname"])
@@ -60,9 +72,22 @@ def test_hosts_services_and_zones(cloud: Cloud) -> None:
     uuid = cloud.running()
     assert cloud.show(uuid)["host"] == host["hostname"]
     assert int(rows(cloud, "host", "show", host["hostname"])["total_containers"]) >= 1
-    cloud.api("DELETE", f"/v1/containers/{uuid}?stop=true")
+    cloud.clear()
+    # A host that is connected is there again at once.
+    assert "accepted" in appcontainer(cloud, "service", "delete", *where)
+    eventually(lambda: [s["State"] for s in rows(cloud, "service", "list")] == ["up"], "the host is there again")
+    cloud.running()
 
 
+@runs(
+    "openstack",
+    "appcontainer quota get",
+    "appcontainer quota default",
+    "appcontainer quota update",
+    "appcontainer quota delete",
+    "appcontainer quota class update",
+    "appcontainer quota class get",
+)
 def test_quotas(cloud: Cloud) -> None:
     login = cloud.make_login("quota-owner")
     token = cloud.token(login)
@@ -100,6 +125,14 @@ def registry(tmp_path: Path) -> Iterator[Registry]:
         made.stop()
 
 
+@runs(
+    "openstack",
+    "appcontainer registry create",
+    "appcontainer registry list",
+    "appcontainer registry show",
+    "appcontainer registry update",
+    "appcontainer registry delete",
+)
 def test_a_registry_that_wants_a_log_in(cloud: Cloud, registry: Registry) -> None:
     registry.push("team/private", "1", Image("from the registry", settings={"Cmd": ["/bin/sh", "-c", "read x"]}))
     name, password, _ = LOGIN
@@ -129,14 +162,23 @@ def test_a_registry_that_wants_a_log_in(cloud: Cloud, registry: Registry) -> Non
     found = subprocess.run(["grep", "-rlaF", password, cloud.data], capture_output=True, text=True, check=False)
     assert found.stdout == "", "the password is nowhere in the clear"
     appcontainer(cloud, "registry", "update", "locked", "--password", "wrong-sesame-7")
+    shown = table(appcontainer(cloud, "registry", "show", "locked"))
+    assert (shown["uuid"], shown["password"]) == (made["uuid"], "***")
     wrong = runs("team/private:1", registry="locked")
     assert "login" in cloud.wait_for(wrong, "Error")["status_reason"]
     for uuid in (without, short, full, wrong):
         assert cloud.api("DELETE", f"/v1/containers/{uuid}?stop=true").status == 204
-    eventually(lambda: cloud.api("DELETE", "/v1/registries/locked").status == 204, "the registry is not in use")
+    eventually(lambda: "accepted" in appcontainer(cloud, "registry", "delete", "locked"), "the registry is not in use")
     assert rows(cloud, "registry", "list") == []
 
 
+@runs(
+    "openstack",
+    "appcontainer image list",
+    "appcontainer image pull",
+    "appcontainer image show",
+    "appcontainer image delete",
+)
 def test_images_on_hosts(cloud: Cloud, tmp_path: Path) -> None:
     if shutil.which("docker-registry") is None:
         pytest.skip("needs Debian's docker-registry")

@@ -12,6 +12,7 @@ import yaml
 from keystoneauth1 import discover
 from keystoneauth1.identity import v3
 from keystoneauth1.session import Session
+from tests.acceptance.client_fixtures import runs
 from tests.acceptance.cloud_fixtures import LIVES, Cloud, Done, eventually
 from zunclient import client as zun_client
 
@@ -63,6 +64,7 @@ def test_openstack_appcontainer(cloud: Cloud) -> None:
     eventually(lambda: not cloud.containers(), "openstack appcontainer delete")
 
 
+@runs("zun", "run", "list", "show", "exec", "stop", "start", "delete", "logs")
 def test_zun(cloud: Cloud) -> None:
     def zun(*arguments: str) -> str:
         return cloud.zun(*arguments).stdout

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from urllib.parse import urlsplit
 
 import websocket
+from tests.acceptance.client_fixtures import runs
 from tests.acceptance.cloud_fixtures import Cloud, eventually
 from tests.acceptance.terminal_fixtures import Terminal
 
@@ -78,6 +79,7 @@ def _until_size(terminal: Terminal, size: str) -> None:
         assert time.monotonic() < deadline, "the terminal inside did not follow"
 
 
+@runs("openstack", "appcontainer exec", "appcontainer attach")
 def test_exec_and_attach_with_openstackclient(cloud: Cloud) -> None:
     uuid = shell(cloud, name="office")
     argv = ("openstack", "appcontainer", "exec", "--interactive", "office", "sh")

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from tests.acceptance.capsule_fixtures import Pod
+from tests.acceptance.client_fixtures import runs
 from tests.acceptance.cloud_fixtures import LIVES, Cloud, eventually
 
 WORKING = {"image": "busybox", "command": list(LIVES)}
@@ -54,6 +55,7 @@ class Capsule(Pod):
 # -- clients -------------------------------------------------------------------------------------------------------
 
 
+@runs("openstack", "capsule create", "capsule show", "capsule list", "capsule delete")
 @pytest.mark.parametrize("dump", [json.dumps, yaml.safe_dump], ids=["json", "yaml"])
 def test_openstack_capsule(cloud: Cloud, tmp_path: Path, dump: Any) -> None:
     def capsule(*arguments: str) -> Any:
@@ -74,6 +76,7 @@ def test_openstack_capsule(cloud: Cloud, tmp_path: Path, dump: Any) -> None:
     eventually(lambda: not capsule("list"), "openstack capsule delete")
 
 
+@runs("zun", "capsule-create", "capsule-list", "capsule-describe", "capsule-delete")
 def test_zun_capsule(cloud: Cloud, tmp_path: Path) -> None:
     file = tmp_path / "pod.yaml"
     file.write_text(yaml.safe_dump(template()))
