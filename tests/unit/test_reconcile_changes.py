@@ -228,6 +228,29 @@ def test_who_vanished_is_made_again_when_it_is_to_heal() -> None:
     assert a.report.state == "running"
 
 
+@pytest.mark.parametrize(("code", "starts"), [(137, 2), (143, 2), (0, 1), (3, 1)])
+def test_who_was_killed_before_it_vanished_is_made_again_and_who_ended_is_not(code: int, starts: int) -> None:
+    world = World()
+    a, _ = world.settle(healing(assignment(state="running", run=1)))
+    world.exit(code)
+    a, _ = world.settle(a)
+    assert a.report.state == "exited"
+    world.containers.clear()
+    decision = r.decide(a, world.observed(), None, world.now)
+    assert ("made again" in (decision.report.reason or "")) == (starts == 2)
+    world.settle(a)
+    assert len(world.starts) == starts
+
+
+def test_who_was_stopped_before_it_vanished_stays_stopped() -> None:
+    world = World()
+    a, _ = world.settle(healing(assignment(state="running", run=1)))
+    a, _ = world.settle(rewish(a, "stopped"))
+    world.containers.clear()
+    a, _ = world.settle(a)
+    assert (a.report.state, world.starts) == ("exited", [(1, 0)])
+
+
 def test_who_is_unhealthy_is_made_again_with_new_files() -> None:
     world = World()
     a, _ = world.settle(healing(assignment(state="running", run=1)))

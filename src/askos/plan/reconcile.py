@@ -389,14 +389,24 @@ def _discard(seen: Observed, unwanted: list[Container]) -> list[Action]:
 
 
 def _lost(a: Assignment, seen: Observed, now_us: int) -> Decision:
-    if a.report.settled and a.report.generation == a.wish.generation and a.report.state in ("error", "exited"):
-        kept = a.report
-        return Decision([], kept)
+    ended = a.report.settled and a.report.generation == a.wish.generation and a.report.state in ("error", "exited")
+    if ended and not (a.spec.auto_heal and _was_killed(a)):
+        return Decision([], a.report)
     last = a.report.containers[0]
+    gone = "The container is gone from its host: something outside Askos removed it"
     if a.spec.auto_heal or a.spec.restart_policy.name in ("always", "unless-stopped"):
-        return _bring_up(a, seen, run=a.wish.run, attempt=last.restarts + 1, now_us=now_us)
-    message = "The container is gone from its host: something outside Askos removed it. Start it to make it again."
+        decision = _bring_up(a, seen, run=a.wish.run, attempt=last.restarts + 1, now_us=now_us)
+        report = msgspec.structs.replace(decision.report, reason=f"{gone}, so it is made again.")
+        return msgspec.structs.replace(decision, report=report)
+    message = f"{gone}. Start it to make it again."
     return Decision([], _report(a, seen, "error", now_us, settled=True, reason=message))
+
+
+def _was_killed(a: Assignment) -> bool:
+    """Whether a signal that nobody asked Askos for ended it: who removes a container by force kills it first, and the
+    one may be seen before the other."""
+    last = a.report.containers[0]
+    return a.report.state == "exited" and last.exit_code in (128 + 9, 128 + 15) and last.reason != "OOMKilled"
 
 
 def _had_started(a: Assignment) -> bool:

@@ -1,4 +1,5 @@
-"""Looking at sandboxes and containers: two calls, and one for each container whose state has changed.
+"""Looking at sandboxes and containers: two calls, one for each container that has ended, and one for each whose state
+has changed.
 
 CRI's list does not tell times and exit codes, its status does. A status that cannot change any more is kept.
 """
@@ -6,6 +7,7 @@ CRI's list does not tell times and exit codes, its status does. A status that ca
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from typing import Any, NamedTuple
 
@@ -15,8 +17,11 @@ from cri_api.v1 import api_pb2 as cri
 from askos.adapters.containerd import spec
 from askos.adapters.containerd.adoptions import Adoptions
 from askos.adapters.containerd.details import Details
+from askos.adapters.containerd.proto import containerd_api_pb2 as api
 from askos.adapters.containerd.rpc import LIST_S, Client, RpcError
 from askos.ports.runtime import Container, Sandbox
+
+_log = logging.getLogger(__name__)
 
 # An out-of-memory notice can arrive a moment after the exit: until then a failed container's status is not final.
 _FINAL_AFTER_US = 3_000_000
@@ -109,7 +114,31 @@ class Observer:
                 raise
             if _final(status):
                 self._kept[item.id] = status
+        if item.state == cri.CONTAINER_EXITED and not await self._is_recorded(item.id):
+            await self._drop(item.id)
+            return None
         return await self._detailed(item, spec.read_container(item, status))
+
+    async def _is_recorded(self, container_id: str) -> bool:
+        """Whether containerd itself still has a container. CRI goes on to tell of one that was removed from beside it,
+        until it is restarted; but its files are gone with containerd's record, and it cannot be gone on with."""
+        try:
+            await self._client.call("containers.v1.Containers/Get", api.GetContainerRequest(id=container_id), LIST_S)
+        except RpcError as error:
+            if error.not_found:
+                return False
+            raise
+        return True
+
+    async def _drop(self, container_id: str) -> None:
+        """Let CRI forget a container, too."""
+        _log.warning("container %s was removed by something outside Askos", container_id[:12])
+        self.forget(container_id)
+        try:
+            await self._client.cri("RemoveContainer", cri.RemoveContainerRequest(container_id=container_id), LIST_S)
+        except RpcError as error:
+            # Somebody else is doing the same at this moment; the next look sees how that ended.
+            _log.debug("CRI does not forget container %s: %s", container_id[:12], error.text)
 
     async def _detailed(self, item: Any, container: Container) -> Container:
         """With what CRI does not tell."""
