@@ -10,7 +10,7 @@ import click
 from askos.cli import base, foreground, output, text
 from askos.cli.lifecycle import START_WITHIN_S
 from askos.cli.output import Column
-from askos.cli.specification import converted
+from askos.cli.specification import converted, processors
 from askos.client.errors import ApiError, ClientError, one_line
 from askos.client.session import Query
 
@@ -64,7 +64,15 @@ def rename(name: str, new_name: str) -> None:
 
 
 @click.command(cls=base.Command, examples=["askos update --cpus 2 --memory 1g web", "askos update --auto-heal web db"])
-@click.option("--cpus", "--cpu", "cpu", type=click.FloatRange(min=0, min_open=True), metavar="N", help="Processors.")
+@click.option(
+    "--cpus",
+    "--cpu",
+    "cpu",
+    type=click.FloatRange(min=0, min_open=True),
+    callback=processors,
+    metavar="N",
+    help="Processors.",
+)
 @click.option("-m", "--memory", metavar="SIZE", callback=converted(text.parse_memory_mib), help="Limit of memory.")
 @click.option("--auto-heal/--no-auto-heal", default=None, help="Make it anew should it vanish from its host.")
 @click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=base.complete_names)

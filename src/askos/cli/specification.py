@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -14,6 +15,13 @@ from askos.cli.base import Decorator
 from askos.client.errors import ClientError
 
 PULL = {"missing": "ifnotpresent", "always": "always", "never": "never"}
+
+
+def processors(context: click.Context, parameter: click.Parameter, value: float | None) -> float | None:
+    """A number that JSON can say: a range does not keep nan out."""
+    if value is not None and not math.isfinite(value):
+        raise click.BadParameter(f"{value} is no number of processors. Write 2 or 0.5.", context, parameter)
+    return value
 
 
 def converted(convert: Callable[[str], Any]) -> Callable[..., Any]:
@@ -56,7 +64,13 @@ OPTIONS: list[Decorator] = [
     click.option("-w", "--workdir", metavar="FOLDER", help="Where the process starts."),
     click.option("-l", "--label", "labels", multiple=True, metavar="K[=V]", help="Add a label."),
     click.option(
-        "--cpus", "--cpu", "cpu", type=click.FloatRange(min=0, min_open=True), metavar="N", help="Processors."
+        "--cpus",
+        "--cpu",
+        "cpu",
+        type=click.FloatRange(min=0, min_open=True),
+        callback=processors,
+        metavar="N",
+        help="Processors.",
     ),
     click.option(
         "-m",
@@ -212,7 +226,7 @@ def body(
         "entrypoint": None if entrypoint is None else ([entrypoint] if entrypoint else []),
         "environment": variables or None,
         "workdir": workdir,
-        "labels": {key: value for key, _, value in (label.partition("=") for label in labels)} or None,
+        "labels": _labels(labels) or None,
         "cpu": cpu,
         "memory": None if memory is None else str(memory),
         "hostname": hostname,
@@ -238,6 +252,16 @@ def body(
         "privileged": privileged or None,
     }
     return {key: value for key, value in given.items() if value is not None}
+
+
+def _labels(pairs: Iterable[str]) -> dict[str, str]:
+    result: dict[str, str] = {}
+    for pair in pairs:
+        key, _, value = pair.partition("=")
+        if not key:
+            raise ClientError(f"cannot add the label {pair!r}: it has no name. Write -l NAME=VALUE")
+        result[key] = value
+    return result
 
 
 def environment(pairs: Iterable[str], here: Mapping[str, str]) -> dict[str, str]:

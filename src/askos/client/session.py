@@ -179,5 +179,7 @@ class Session:
 
 
 def part(text: str) -> str:
-    """One segment of a path."""
+    """One segment of a path. ClientError when it is empty: what is asked for would be the list of all."""
+    if not text:
+        raise ClientError("a name is empty. Write the name or the id of what is meant")
     return quote(text, safe="")

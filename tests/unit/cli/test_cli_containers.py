@@ -240,3 +240,23 @@ def test_version(askos, cloud):
     assert cloud.url in ran.out
     assert "1.1 to 1.40" in ran.out
     assert json.loads(askos("version", "-o", "json").out)["server"]["max_version"] == "1.40"
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (("rm", ""), "a name is empty"),
+        (("show", ""), "a name is empty"),
+        (("stop", ""), "a name is empty"),
+        (("run", "-l", "", "busybox"), "the label '': it has no name"),
+        (("run", "-l", "=x", "busybox"), "the label '=x': it has no name"),
+        (("run", "--cpus", "nan", "busybox"), "nan is no number of processors"),
+        (("update", "--cpus", "inf", "web"), "inf is no number of processors"),
+    ],
+)
+def test_what_is_empty_or_no_number_is_refused_before_anybody_is_asked(askos, cloud, words, complaint):
+    refused = askos(*words)
+    assert refused.code != 0
+    assert complaint in refused.err
+    assert "mistake in askos" not in refused.err
+    assert cloud.bodies == []
