@@ -142,6 +142,7 @@ class Cloud:
             networking=self.networking,
             find_image=Finder(self.images).find,
             find_images=Finder(self.images).search,
+            image_names=Finder(self.images).names,
             committer=self.committer,
             image_search=self.hub,
             calls=self.calls,

@@ -4,12 +4,14 @@ the log of all that."""
 from __future__ import annotations
 
 import base64
+import secrets
 from typing import Any
 
 import pytest
 
 from askos.model.capsules import Capsule
 from askos.model.errors import ConflictError, InvalidError, NotFoundError, UnavailableError
+from askos.model.images import of_service
 from askos.ports.calls import Frame
 from askos.ports.network_store import NewSubnet
 
@@ -361,6 +363,40 @@ async def test_what_cannot_be_committed(cloud: Cloud) -> None:
     (await post(cloud, uuid, "commit", token)).refused(400, "schema-validation-error", "'repository' is a required")
     (await post(cloud, uuid, "commit?repository=a%0Ab", token)).refused(400, "invalid")
     assert (await cloud.ask("GET", "/image/v2/images", token)).body["images"] == []
+
+
+async def test_what_was_committed_is_found_by_name_and_tag(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    token = cloud.project()
+    uuid = await cloud.in_status(token, "Running")
+    name = f"snap-{secrets.token_hex(4)}"
+    made: list[str] = []
+    monkeypatch.setattr(cloud, "now", cloud.now)
+    for rest in ("&tag=v1", "&tag=v1", "&tag=v2", ""):
+        cloud.calls.answers["commit"] = ([Frame(1, b"archive")], {"id": "sha256:1", "name": "x", "size_bytes": 7})
+        made.append((await post(cloud, uuid, f"commit?repository={name}{rest}", token)).body["uuid"])
+        await cloud.committer.settled()
+        cloud.now += 1_000_000
+
+    async def create(image: str, who: str = token) -> Any:
+        return await cloud.ask("POST", "/v1/containers", who, body={"image": image, "image_driver": "glance"})
+
+    # The last one that got the tag has it; what got none is the latest, as docker has it.
+    for tag, image in (("v1", made[1]), ("v2", made[2]), ("latest", made[3])):
+        got = await create(f"{name}:{tag}")
+        assert got.status == 202, got
+        (capsule,) = await cloud.store.capsules_by_uuid([got.body["uuid"]])
+        assert capsule.spec.containers[0].image_uuid == image
+        found = await cloud.ask("GET", f"/v1/images/{name}:{tag}/search?image_driver=glance&exact_match=true", token)
+        assert found.body[0]["id"] == image
+    for image, who in ((f"{name}:v3", token), (f"{name}:", token), (f"{name}:v1", cloud.project())):
+        (await create(image, who)).refused(400, "image-not-found")
+    (await create(name)).refused(409, "conflict", "Several images have the name")
+    # What a host has of it is listed by its name, for who may see it.
+    refs = [of_service(made[2]), of_service(made[3]), of_service("11111111-0000-4000-8000-00000000dead")]
+    cloud.calls.answers["images"] = [{"id": "sha256:2", "tags": refs, "size_bytes": 7}]
+    listed = (await cloud.ask("GET", "/v1/images", token.replace("member", "admin"))).body["images"]
+    assert {i["tag"] for i in listed if i["repo"] == name} == {"latest", "v2"}  # on each host there is
+    assert any("dead" in i["repo"] for i in listed)
 
 
 async def test_a_commit_fills_an_image(cloud: Cloud) -> None:

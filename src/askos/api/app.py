@@ -19,7 +19,7 @@ from askos.api.core import Dispatcher, Request, Route, raw_json
 from askos.api.discovery import Discovery
 from askos.api.engine_networks import EngineNetworks
 from askos.api.hosts import Hosts
-from askos.api.images import GlanceSearch, Images
+from askos.api.images import GlanceSearch, ImageNames, Images
 from askos.api.inside import Inside
 from askos.api.lifecycle import Lifecycle
 from askos.api.lookups import FindImage, Lookups
@@ -73,13 +73,18 @@ def application(
     committer: Committer | None = None,
     image_search: ImageSearch | None = None,
     find_images: GlanceSearch | None = None,
+    image_names: ImageNames | None = None,
     rights_every_s: float = EVERY_S,
 ) -> web.Application:
     """The whole application. `ratios`: those that placement goes by. `mounted`: routes of other services (Keystone's)
     on the same port. `public_url`: how clients reach it, None: as each request did. Without
     `find_image`, `find_images` and `committer` there is no image service, without `image_search` no other place to
-    search for images. `rights_every_s`: how often open streams' rights are looked at again."""
-    registries, images = Registries(admin), Images(store, admin, calls, image_search, find_images)
+    search for images; `image_names` shows what hosts have of the image service by its names. `rights_every_s`: how
+    often open streams' rights are looked at again."""
+    registries, images = (
+        Registries(admin),
+        Images(store, admin, calls, image_search, glance=find_images, names=image_names),
+    )
     lookups = Lookups(store, volumes, networking, registries.find, find_image)
     containers = Containers(store, calls, clock, zones, limits, lookups=lookups)
     rights = Rights(identity, rights_every_s)

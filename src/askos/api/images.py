@@ -23,7 +23,7 @@ from askos.api.microversion import Version
 from askos.model.errors import AskosError, ConflictError, NotFoundError, UnavailableError
 from askos.model.hosts import Host, HostImage
 from askos.model.identity import Caller
-from askos.model.images import normalise
+from askos.model.images import image_uuid_of, normalise
 from askos.ports.admin_store import ServiceStore
 from askos.ports.calls import HostCalls
 from askos.ports.image_search import ImageSearch
@@ -61,6 +61,10 @@ GlanceSearch = Callable[[str, Caller, bool], Awaitable[Sequence[dict[str, Any]]]
 """Records of images of the image service: by a part of the name, or (True) by exactly it."""
 
 
+ImageNames = Callable[[Sequence[str], Caller], Awaitable[dict[str, tuple[str, str]]]]
+"""Name and tag of images of the image service, by uuid; those that the caller may not see are left out."""
+
+
 class _Listed(NamedTuple):
     record: HostImage
     shown: dict[str, Any]
@@ -75,13 +79,16 @@ class Images:
         admin: ServiceStore,
         calls: HostCalls,
         hub: ImageSearch | None = None,
+        *,
         glance: GlanceSearch | None = None,
+        names: ImageNames | None = None,
     ) -> None:
         self._store = store
         self._admin = admin
         self._calls = calls
         self._hub = hub
         self._glance = glance
+        self._names = names
         self._pulling: dict[str, asyncio.Task[None]] = {}
 
     def schema(self, _version: Version) -> schemas.Schema:
@@ -206,8 +213,18 @@ class Images:
             found.append((record, image))
         for uid, (host, ref, image) in sorted(present.items(), key=lambda item: (item[1][1], item[1][0])):
             found.append((HostImage(uid, host, "", ref), image))
-        # A host may have been removed since.
-        return [_Listed(r, _shown(request, r, hosts[r.host_uuid], i)) for r, i in found if r.host_uuid in hosts]
+        stored = {stored_as for record, _ in found if (stored_as := image_uuid_of(record.ref))}
+        names = {} if self._names is None else await self._names(sorted(stored), request.caller)
+        listed = []
+        for record, image in found:
+            if record.host_uuid not in hosts:
+                continue  # removed since
+            shown = _shown(request, record, hosts[record.host_uuid], image)
+            named = names.get(image_uuid_of(record.ref) or "")
+            if named is not None:
+                shown["repo"], shown["tag"] = named
+            listed.append(_Listed(record, shown))
+        return listed
 
     async def _on(self, host: Host) -> Sequence[tuple[str, str, dict[str, Any]]]:
         """Host, name and image for each name on a host."""

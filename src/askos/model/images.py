@@ -65,6 +65,11 @@ def of_service(image_uuid: str) -> str:
     return f"{SERVICE_DOMAIN}/{image_uuid}:latest"
 
 
+def image_uuid_of(ref: str) -> str | None:
+    """The image of the image service that a normalised name of `of_service` means; None for any other name."""
+    return ref.removeprefix(f"{SERVICE_DOMAIN}/").partition(":")[0] if is_of_service(ref) else None
+
+
 def is_of_service(ref: str) -> bool:
     """Whether a normalised name is one of `of_service`."""
     return ref.startswith(f"{SERVICE_DOMAIN}/")

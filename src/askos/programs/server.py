@@ -176,6 +176,7 @@ class Server:
             networking=self.networking,
             find_image=found.find,
             find_images=found.search,
+            image_names=found.names,
             committer=self.committer,
             public_url=self._settings.listen.public_url,
             mounted=[
