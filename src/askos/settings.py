@@ -149,6 +149,9 @@ class Limits:
     """MiB. Below 4 the kernel kills most programs before their first line."""
     max_memory_mib: int = field(default=8192, metadata=_as(parse.within(4, 1 << 30, int)))
     """MiB. Raise it on machines with more memory to give."""
+    archive_mib: int = field(default=64, metadata=_as(parse.within(1, 4096, int)))
+    """MiB of an archive in Zun's get_archive and put_archive, which take some four times as much memory of the server.
+    `askos cp` streams and has no limit."""
     log_mib: int = field(default=10, metadata=_as(parse.within(1, 1 << 20, int)))
     """MiB by which a log may outgrow what is kept of it before its oldest part is removed."""
     log_files: int = field(default=5, metadata=_as(parse.within(1, 1000, int)))

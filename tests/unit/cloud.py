@@ -33,6 +33,7 @@ from askos.api.app import Watch, application
 from askos.api.glance.finding import Finder
 from askos.api.glance.routes import routes as glance_routes
 from askos.api.neutron.routes import routes as neutron_routes
+from askos.api.schemas import DEFAULT_LIMITS
 from askos.loops.commits import ImageCommitter
 from askos.model.capsules import CapsuleReport, CapsuleState, ContainerReport, Report
 from askos.model.errors import UnavailableError
@@ -121,6 +122,7 @@ class Cloud:
         self.committer = ImageCommitter(self.images, self.calls)
         self.identity = FakeIdentity()
         self.healthy = True
+        self.limits = DEFAULT_LIMITS
         self.url = ""
         self.session: aiohttp.ClientSession
         self._numbers = itertools.count(1)
@@ -152,6 +154,7 @@ class Cloud:
             watch=self.watch,
             zones={ZONE},
             rights_every_s=0.1,
+            limits=self.limits,
             mounted=[
                 *neutron_routes(self.networking, self.identity),
                 *glance_routes(self.images, self.identity),

@@ -8,7 +8,9 @@ import secrets
 from typing import Any
 
 import pytest
+from aiohttp.test_utils import TestServer
 
+from askos.api.schemas import DEFAULT_LIMITS
 from askos.model.capsules import Capsule
 from askos.model.errors import ConflictError, InvalidError, NotFoundError, UnavailableError
 from askos.model.images import of_service
@@ -355,6 +357,47 @@ async def test_resize(cloud: Cloud) -> None:
     assert cloud.calls.asked[-1][1:3] == ("resize", {"capsule": uuid, "width": 120, "height": 40})
     for rest in ("", "?h=40", "?w=1", "?h=0&w=1", "?h=a&w=b", "?h=99999&w=1", "?width=1&height=2"):
         (await post(cloud, uuid, f"resize{rest}", token)).refused(400, "schema-validation-error")
+
+
+async def test_a_command_may_be_a_list_of_words(cloud: Cloud) -> None:
+    token = cloud.project()
+    uuid = await cloud.in_status(token, "Running")
+    cloud.calls.answers = {"run": {"output": "b c\n", "exit_code": 0}}
+    for words in (["echo", "b c"], ["sh", "-c", "echo 'b c'"], ["x"]):
+        got = await post(cloud, uuid, "execute", token, body={"command": words})
+        assert (got.status, got.body["output"]) == (200, "b c\n")
+        assert cloud.calls.asked[-1][2]["argv"] == words, "words are taken as they are, not split again"
+    made = await post(cloud, uuid, "execute", token, body={"command": ["sh"], "run": False, "interactive": True})
+    assert made.body["exec_id"]
+    for wrong in ([], [""], ["a", 5], ["a\u0000"], {"a": 1}, 5, ["x"] * 5000):
+        got = await post(cloud, uuid, "execute", token, body={"command": wrong})
+        got.refused(400, "schema-validation-error")
+    await post(cloud, uuid, "execute?command=" + "echo+[1,2]", token)
+    assert cloud.calls.asked[-1][2]["argv"] == ["echo", "[1,2]"]
+
+
+async def test_archives_that_are_too_large(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    token = cloud.project()
+    uuid = await cloud.in_status(token, "Running")
+    monkeypatch.setattr(cloud, "limits", DEFAULT_LIMITS._replace(archive_mib=1))
+    mib = b"x" * (1 << 20)
+    async with TestServer(cloud.app()) as server:
+        monkeypatch.setattr(cloud, "url", f"http://{server.host}:{server.port}")
+        for more, status in ((b"", 200), (b"x", 413), (mib, 413)):
+            cloud.calls.answers = {
+                "get_archive": ([Frame(1, mib), Frame(1, more)], {"name": "f"}),
+                "put_archive": ([], None),
+            }
+            body = {"data": base64.encodebytes(mib + more).decode()}
+            answers = [
+                await cloud.ask("GET", f"/v1/containers/{uuid}/get_archive?path=/f", token),
+                await post(cloud, uuid, "put_archive?path=/", token, body=body),
+            ]
+            assert [a.status for a in answers] == [status, status]
+            for answer in answers if status == 413 else []:
+                assert " 1 MiB" in answer.error["title"]
+        assert "larger than the 1 MiB" in answers[0].error["title"]
+        assert "`askos cp`" in answers[0].error["title"]
 
 
 async def test_what_cannot_be_committed(cloud: Cloud) -> None:

@@ -20,9 +20,6 @@ from askos.model.errors import AskosError
 from askos.ports.calls import Frame
 
 BASE64_SINCE = Version(1, 25)
-MOST_BYTES = 64 << 20
-"""Of an archive."""
-BODY_BYTES = MOST_BYTES * 4 // 3 + (1 << 16)
 _CHUNK = 256 * 1024
 
 
@@ -39,6 +36,12 @@ class Archives:
 
     def __init__(self, containers: Containers) -> None:
         self._containers = containers
+        self._most_bytes = containers.limits.archive_mib << 20
+
+    @property
+    def body_bytes(self) -> int:
+        """What the body of put_archive may have: base64 is a third longer, and may be cut into lines."""
+        return self._most_bytes * 4 // 3 + self._most_bytes // 32 + (1 << 16)
 
     async def get(self, request: Request) -> web.Response:
         """GET get_archive: a file or folder, and what it is."""
@@ -50,9 +53,8 @@ class Archives:
         try:
             async for frame in stream.frames():
                 kept += frame.data
-                if len(kept) > MOST_BYTES:
-                    title = f"{path} is larger than {MOST_BYTES >> 20} MiB: fetch parts of it one by one."
-                    raise ApiError(400, title, code="container.invalid")
+                if len(kept) > self._most_bytes:
+                    raise self._too_large(f"{path} as an archive is")
             stat = stream.result
         finally:
             await stream.close()
@@ -62,6 +64,8 @@ class Archives:
         """POST put_archive: unpack an archive into a folder."""
         path = _path(request.query.get("path") or request.body.get("path"))
         data = _bytes(request.body, request.version)
+        if len(data) > self._most_bytes:
+            raise self._too_large("The archive is")
         capsule = await self._containers.find(request, "put_archive")
         state.check("put_archive", capsule)
         stream = await self._containers.open(capsule, "put_archive", {"path": path})
@@ -74,6 +78,14 @@ class Archives:
         finally:
             await stream.close()
         return raw_json(b"null")
+
+    def _too_large(self, what: str) -> ApiError:
+        return ApiError(
+            413,
+            f"{what} larger than the {self._most_bytes >> 20} MiB that go through this call, because all of it is "
+            "kept in memory. `askos cp` has no such limit; or copy parts, or let the operator raise ASKOS_ARCHIVE_MIB.",
+            code="container.too-large",
+        )
 
     # -- native ------------------------------------------------------------------------------------------------
 

@@ -86,7 +86,7 @@ def routes(h: Handlers) -> list[Route]:
               PARAMETER_BODY),
         Route("GET", f"{one}/get_archive", h.archives.get, "Copy files out of it", 200, "Archive"),
         Route("POST", f"{one}/put_archive", h.archives.put, "Copy files into it", 200, "Null",
-              body=archives.put_schema, body_limit=archives.BODY_BYTES),
+              body=archives.put_schema, body_limit=h.archives.body_bytes),
         Route("GET", f"{native}/archive", h.archives.stream_out, "Copy files out of a container, as a stream",
               native=True, query=schemas.PATH_QUERY),
         Route("PUT", f"{native}/archive", h.archives.stream_in, "Copy files into a container, as a stream", 204,

@@ -102,8 +102,9 @@ class Inside:
         command = query.get("command")
         if not command:
             raise invalid_query("command", "" if command is None else command, "a command is required")
-        argv = create.split("command", command)
-        if not argv:
+        # A list comes in a body alone, and is words already.
+        argv = [str(word) for word in command] if isinstance(command, list) else create.split("command", command)
+        if not argv or not argv[0]:
             raise invalid_query("command", command, "a command is required")
         capsule = await self._containers.find(request, "execute")
         state.check("execute", capsule)

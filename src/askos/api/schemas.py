@@ -28,13 +28,15 @@ NAME = r"^[a-zA-Z0-9][a-zA-Z0-9_.-]*$(?!\n)"
 
 
 class Limits(NamedTuple):
-    """What one container may ask for: CPU shares (1.0 is 1,024), MiB, and GiB of its own layer."""
+    """What one container may ask for: CPU shares (1.0 is 1,024), MiB, and GiB of its own layer; and how many MiB of an
+    archive go through memory."""
 
     min_cpu: float = 0.1
     max_cpu: float = 16.0
     min_memory_mib: int = 4
     max_memory_mib: int = 8192
     max_disk_gib: int = 160
+    archive_mib: int = 64
 
 
 DEFAULT_LIMITS = Limits()
@@ -253,7 +255,16 @@ LOGS_QUERY: Schema = {
 EXECUTE_QUERY: Schema = {
     "type": "object",
     "properties": {
-        "command": {**_TEXT, "minLength": 1, "maxLength": 65536},
+        "command": {
+            **_TEXT,
+            "type": ["string", "array"],
+            "items": _TEXT,
+            "minLength": 1,
+            "maxLength": 65536,
+            "minItems": 1,
+            "maxItems": 4096,
+            "description": "One shell-quoted text; in a body also a list of words.",
+        },
         "run": _WORD,
         "interactive": _WORD,
     },

@@ -78,8 +78,6 @@ KNOWN: list[Known] = [
           "A semicolon does not end a parameter."),
     Known("containers-exec-logs-archive: execute.command=sleep.20", "status is 200, not 409",
           "The made-up host answers at once; Zun gave up after ten seconds."),
-    Known("containers-exec-logs-archive: execute, list as command", "status is 400, not 200",
-          "The command is one text, as documented."),
     Known("containers-exec-logs-archive: execute_resize, unknown exec", r"\.errors\[0\]\.code is .*-remote'",
           "There is no second program whose error it would be."),
     Known("containers-exec-logs-archive: attach with a parameter", "status is 400, not 200",
