@@ -75,3 +75,19 @@ def test_errors_and_walls(cloud: Cloud) -> None:
         assert cloud.api("DELETE", f"/volume/v3/volumes/{made['id']}", token=other).status == 404
     finally:
         assert cloud.api("DELETE", f"/volume/v3/volumes/{made['id']}").status == 202
+
+
+def test_only_what_is_looked_up_tells_whose_and_where(cloud: Cloud) -> None:
+    """Clients that check answers against Cinder's own schemas refuse a field more in that to POST or PUT."""
+    made = cloud.api("POST", "/volume/v3/volumes", {"volume": {"size": 1}}).json()["volume"]
+    path = f"/volume/v3/volumes/{made['id']}"
+    try:
+        changed = cloud.api("PUT", path, {"volume": {"name": "other"}}).json()["volume"]
+        assert changed == {**made, "name": "other"}
+        extra = {"os-vol-tenant-attr:tenant_id", "os-vol-host-attr:host"}
+        shown = cloud.api("GET", path).json()["volume"]
+        assert shown.keys() - changed.keys() == extra
+        listed = cloud.api("GET", "/volume/v3/volumes/detail").json()["volumes"]
+        assert shown in listed
+    finally:
+        assert cloud.api("DELETE", path).status == 202

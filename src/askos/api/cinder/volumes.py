@@ -135,7 +135,7 @@ class Volumes:
         name = _name(body.get("name", body.get("display_name"))) or f"volume-{uuid.uuid4()}"
         caller = ask.caller
         made = await self._store.create(caller.project_id, caller.user_id, name, size, multiattach=multiattach)
-        return reply({"volume": shown(ask, made)}, 202)
+        return reply({"volume": summary(ask, made)}, 202)
 
     async def update(self, ask: Ask) -> web.Response:
         """PUT: the name."""
@@ -147,7 +147,7 @@ class Volumes:
         name = _name(body.get("name", body.get("display_name")))
         if name and name != volume.name:
             volume = await self._store.rename(volume.uuid, name)
-        return reply({"volume": shown(ask, volume)})
+        return reply({"volume": summary(ask, volume)})
 
     async def delete(self, ask: Ask) -> web.Response:
         """DELETE: 202."""
@@ -185,7 +185,16 @@ _FILTERS: dict[str, Callable[[Volume], str]] = {
 
 
 def shown(ask: Ask, volume: Volume) -> Json:
-    """Cinder's representation."""
+    """Cinder's representation in lists and of one: with whose it is, and for administrators where."""
+    return {
+        **summary(ask, volume),
+        "os-vol-tenant-attr:tenant_id": volume.project_id,
+        **({"os-vol-host-attr:host": volume.host_uuid} if ask.caller.is_admin else {}),
+    }
+
+
+def summary(ask: Ask, volume: Volume) -> Json:
+    """Cinder's answer to making and changing one. Clients that check answers refuse anything more."""
     attached = [
         {
             "id": volume.uuid,
@@ -219,8 +228,6 @@ def shown(ask: Ask, volume: Volume) -> Json:
         "consistencygroup_id": None,
         "multiattach": volume.multiattach,
         "attachments": attached,
-        "os-vol-tenant-attr:tenant_id": volume.project_id,
-        **({"os-vol-host-attr:host": volume.host_uuid} if ask.caller.is_admin else {}),
     }
 
 
