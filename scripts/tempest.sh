@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# `make tempest`: OpenStack's tests of Zun (zun-tempest-plugin) against a cloud of their own, which goes afterwards. What
+# `make tempest`: OpenStack's tests of Zun (zun-tempest-plugin) against clouds of their own, which go afterwards. What
 # came of it is printed and written to docs/tempest.md. With arguments: those of tests/tempest/run.py, such as
-# --at 1.40 --regex test_kill_container; the page is then left alone.
+# --at 1.40 --regex test_kill_container; the page is then left alone. Logs stay in .tempest/logs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/common.sh

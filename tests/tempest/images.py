@@ -11,6 +11,7 @@ from tests.acceptance.image_fixtures import Image
 
 APPLETS = ("sleep", "cat", "echo", "ping", "ls", "httpd", "ps", "true", "hostname")
 WELCOME = b"<html><head><title>Welcome to nginx!</title></head><body><h1>Welcome to nginx!</h1></body></html>\n"
+_PAGES = "usr/share/nginx/html"
 _PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -44,8 +45,20 @@ def cirros() -> Image:
 
 def nginx() -> Image:
     """Answers on port 80 with the words that the suite looks for."""
-    files = {**_applets(), "www/index.html": WELCOME}
-    return Image("nginx", files, {"Env": [_PATH], "Cmd": ["httpd", "-f", "-p", "80", "-h", "/www"]})
+    files = {**_applets(), f"{_PAGES}/index.html": WELCOME}
+    return Image("nginx", files, {"Env": [_PATH], "Cmd": ["httpd", "-f", "-p", "80", "-h", f"/{_PAGES}"]})
+
+
+def ubuntu() -> Image:
+    """A bash at its usual place, and an entrypoint that gives it an input that stays open.
+
+    The suite runs bash without an input in a capsule and wants to see it running: Zun says so of whatever was started
+    once. Here the status is what is, and such a bash has ended.
+    """
+    bash = _program("bash")
+    files = {**_applets(), **_with_libraries(bash), "bin/bash": bash.read_bytes()}
+    entrypoint = ["/bin/sh", "-c", 'sleep 1000000 | "$0" "$@"']
+    return Image("ubuntu", files, {"Env": [_PATH], "Entrypoint": entrypoint, "Cmd": ["/bin/bash"]})
 
 
 def alpine() -> Image:
