@@ -100,6 +100,8 @@ async def test_a_body_of_another_type_is_refused(cloud: Cloud) -> None:
     got = await cloud.ask("POST", PATH, data=b"name=x", headers={"Content-Type": "text/plain"})
     assert got.status == 415
     got = await cloud.ask("POST", PATH, data=b"{", headers={"Content-Type": "application/json"})
+    got.refused(400, "schema-validation-error", "Malformed request body")
+    got = await cloud.ask("POST", PATH, data=b"[]", headers={"Content-Type": "application/json"})
     got.refused(400, "schema-validation-error", "Cannot create a volume")
     got = await cloud.ask("POST", PATH, data=b" " * (1 << 21), headers={"Content-Type": "application/json"})
     assert got.status == 413

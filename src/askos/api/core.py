@@ -270,7 +270,8 @@ def _check_content_type(raw: web.Request) -> None:
 
 
 async def read_json(raw: web.Request, limit: int = MAX_BODY) -> Any:
-    """The body as JSON; None when it is not JSON at all (Zun treats that as an empty object). `limit` in bytes."""
+    """The body as JSON; None when there is none. `limit` in bytes. Raises ApiError 400 for what is not JSON (Zun
+    takes that as an empty object, and then complains about a field that was there)."""
     if raw.content_length is not None and raw.content_length > limit:
         raise too_large(limit)
     data = bytearray()
@@ -278,10 +279,14 @@ async def read_json(raw: web.Request, limit: int = MAX_BODY) -> Any:
         data += chunk
         if len(data) > limit:
             raise too_large(limit)
+    if not data.strip():
+        return None
     try:
         return msgspec.json.decode(bytes(data))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        why = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+        title = f"Malformed request body: it is not JSON ({why})."
+        raise ApiError(400, title, code="container.schema-validation-error") from None
 
 
 def too_large(limit: int = MAX_BODY) -> ApiError:
