@@ -23,8 +23,15 @@ from askos.adapters.containerd import cgroups, mounts, processes, teardown
 from askos.adapters.containerd.packing import make_pause_archive
 from askos.adapters.containerd.proto import containerd_api_pb2 as api
 from askos.adapters.containerd.sweep import sweep
-from askos.model.errors import ConflictError, NotFoundError, RuntimeFailedError, SetupError, UnavailableError
-from askos.ports.runtime import ExecRequest
+from askos.model.errors import (
+    AskosError,
+    ConflictError,
+    NotFoundError,
+    RuntimeFailedError,
+    SetupError,
+    UnavailableError,
+)
+from askos.ports.runtime import ExecRequest, Limits
 
 from .containerd_fixtures import BUSYBOX, Bench, bench, fresh, private
 
@@ -586,6 +593,51 @@ async def test_containerd_is_restarted_and_containers_live_on(fresh: Bench) -> N
     lines = len(fresh.log(capsule).splitlines())
     await asyncio.sleep(0.5)
     assert len(fresh.log(capsule).splitlines()) > lines
+
+
+async def test_a_paused_container_outlives_containerd(fresh: Bench) -> None:
+    """CRI cannot take a paused one over: it goes on for a moment, and whoever wants it paused pauses it again."""
+    capsule, _, container = await fresh.up("sh", "-c", "i=0; while :; do i=$((i+1)); echo $i; sleep 0.1; done")
+    before = await fresh.one(capsule)
+    for number in (1, 2):
+        await fresh.runtime.pause(container)
+        os.kill(fresh.containerd.pid or 0, signal.SIGKILL)
+        await _back(fresh, number)
+        after = await fresh.one(capsule)
+        assert (after.id, after.state, after.started_us) == (before.id, "running", before.started_us)
+    # CRI knows it as well as before: its limits can be changed, and its end is seen.
+    await fresh.runtime.update_limits(container, Limits(cpu_shares=512, memory_bytes=48 << 20))
+    changed = await fresh.one(capsule)
+    assert (changed.cpu_shares, changed.memory_bytes) == (512, 48 << 20)
+    lines = len(fresh.log(capsule).splitlines())
+    await asyncio.sleep(0.5)
+    assert len(fresh.log(capsule).splitlines()) > lines
+    await fresh.runtime.signal(container, signal.SIGKILL)
+    assert (await fresh.ended(capsule)).exit_code == 137
+    assert not list(fresh.containerd.state.glob("r.sock*"))
+
+
+async def test_a_paused_container_outlives_the_containerd_of_others(fresh: Bench) -> None:
+    """Nobody lets it go on before CRI looks: to CRI it is lost, but it lives, can go on, and ends like any other."""
+    capsule, _, container = await fresh.up("sleep", "1000")
+    await fresh.runtime.pause(container)
+    await fresh.containerd.detach()
+    os.kill(fresh.containerd.pid or 0, signal.SIGKILL)
+    config = str(fresh.containerd.state / "config.toml")
+    await asyncio.create_subprocess_exec("containerd", "--config", config, stderr=asyncio.subprocess.DEVNULL)
+    async with asyncio.timeout(30):
+        while True:
+            with contextlib.suppress(AskosError):
+                if (found := await fresh.one(capsule)).state:
+                    break
+            await asyncio.sleep(0.1)
+    assert found.state == "paused"
+    await fresh.runtime.unpause(container)
+    assert (await fresh.one(capsule)).state == "running"
+    await fresh.runtime.stop_container(container, 0)
+    assert (await fresh.ended(capsule)).id == container
+    fresh.containerd = private(fresh.data, fresh.instance)
+    await fresh.containerd.start()
 
 
 async def test_a_new_program_adopts_what_runs(fresh: Bench) -> None:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+from typing import Literal
 
 import msgspec
 
 from askos.adapters.containerd.proto import containerd_api_pb2 as api
 from askos.adapters.containerd.rpc import LIST_S, Client, RpcError
 
-PAUSED, PAUSING = 4, 5
+RUNNING, PAUSED, PAUSING = 2, 4, 5
 """containerd's statuses of tasks."""
 
 
@@ -69,6 +70,17 @@ class Details:
             known = await self._read_paused(container_id)
             self._paused[container_id] = known
         return known
+
+    async def state(self, container_id: str) -> Literal["running", "paused", "unknown"]:
+        """What a container's process does, of which CRI does not know."""
+        request = api.GetTaskRequest(container_id=container_id)
+        try:
+            status = (await self._client.call("tasks.v1.Tasks/Get", request, LIST_S)).process.status
+        except RpcError as error:
+            if error.away:
+                raise
+            return "unknown"
+        return "paused" if status in (PAUSED, PAUSING) else "running" if status == RUNNING else "unknown"
 
     async def _read_paused(self, container_id: str) -> bool:
         request = api.GetTaskRequest(container_id=container_id)

@@ -142,9 +142,12 @@ class Observer:
 
     async def _detailed(self, item: Any, container: Container) -> Container:
         """With what CRI does not tell."""
-        if container.state not in ("created", "running"):
+        if container.state == "unknown":
+            # A containerd that others run was restarted while it was paused: CRI lost it, but it lives.
+            container = msgspec.structs.replace(container, state=await self._details.state(item.id))
+        if container.state not in ("created", "running", "paused"):
             return container
-        runs = container.state == "running"
+        runs = container.state != "created"
         use, paused = await self._details.of(item.id, item.pod_sandbox_id, runs=runs)
         return msgspec.structs.replace(
             container,

@@ -25,7 +25,7 @@ from pathlib import Path
 import msgspec
 from cri_api.v1 import api_pb2 as cri
 
-from askos.adapters.containerd import config, gvisor, processes, teardown
+from askos.adapters.containerd import config, gvisor, processes, reviving, teardown
 from askos.adapters.containerd.processes import Process
 from askos.adapters.containerd.rpc import Client, RpcError
 from askos.model.errors import SetupError
@@ -129,8 +129,7 @@ class PrivateContainerd:
         self._process = None
         self.answering.clear()
         await teardown.end_everything(self.root, self.state, self.socket, self.instance)
-        for path in (self._record_path, self._record_path.with_suffix(".pid"), self.socket):
-            path.unlink(missing_ok=True)
+        _remove(self._record_path, self._record_path.with_suffix(".pid"), self.socket)
 
     # Starting
 
@@ -150,22 +149,29 @@ class PrivateContainerd:
             )
 
     async def _start(self) -> None:
-        text = await self._make_config()
-        digest = hashlib.sha256(text.encode()).hexdigest()
+        text = await self._make_config(self.socket)
         process = self._find()
         if process is not None:
             record = self._read_record()
-            same = record is not None and record.process == process and record.config_sha256 == digest
-            if same and await self._answers(process, 20.0):
+            same = record is not None and record.process == process and record.config_sha256 == _digest(text)
+            if same and await self._answers(process, self.socket, 20.0):
                 self._process = process
                 self.answering.set()
                 return
             # Containers live on in their shims; only the daemon itself is replaced.
             await self._end(process)
-        self._config_path.write_text(text)
-        await self._launch(digest)
+        paused = await asyncio.to_thread(reviving.paused, self.instance)
+        if paused:
+            # Where nobody else looks: to others these containers would seem to be lost.
+            aside = self.socket.with_name("r.sock")
+            process = await self._launch(await self._make_config(aside), aside)
+            await reviving.resume(aside, paused)
+            await self._end(process)
+            _remove(aside, aside.with_name(f"{aside.name}.ttrpc"))
+        self._process = await self._launch(text, self.socket)
+        self.answering.set()
 
-    async def _make_config(self) -> str:
+    async def _make_config(self, socket: Path) -> str:
         self.snapshotter = "overlayfs" if await config.carries_overlay(self.root) else "native"
         runsc = gvisor.installed()
         program = self.state / "askos-runsc"
@@ -176,7 +182,7 @@ class PrivateContainerd:
             config.Settings(
                 root=self.root,
                 state=self.state,
-                socket=self.socket,
+                socket=socket,
                 certs=self.data / "certs.d",
                 cni_bin_dir=self._cni[0],
                 cni_conf_dir=self._cni[1],
@@ -188,10 +194,11 @@ class PrivateContainerd:
             )
         )
 
-    async def _launch(self, digest: str) -> None:
+    async def _launch(self, text: str, socket: Path) -> Process:
+        """Start one with this configuration; returns when it answers."""
+        self._config_path.write_text(text)
         pid_path = self._record_path.with_suffix(".pid")
-        pid_path.unlink(missing_ok=True)
-        self.socket.unlink(missing_ok=True)
+        _remove(pid_path, socket)
         self._trim_log()
         log = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
@@ -207,15 +214,14 @@ class PrivateContainerd:
         process = await self._launched(pid_path)
         if process is None:
             raise SetupError(f"containerd did not start: {self._last_words()}")
-        _write_atomically(self._record_path, msgspec.json.encode(_Record(process, digest)))
-        if not await self._answers(process, _READY_S):
+        _write_atomically(self._record_path, msgspec.json.encode(_Record(process, _digest(text))))
+        if not await self._answers(process, socket, _READY_S):
             died = not processes.alive(process)
             if not died:
                 await self._end(process)
             what = "ended at once" if died else f"did not answer within {_READY_S:.0f} s"
             raise SetupError(f"containerd {what}: {self._last_words()}")
-        self._process = process
-        self.answering.set()
+        return process
 
     async def _launched(self, pid_path: Path) -> Process | None:
         for _ in range(500):
@@ -261,9 +267,10 @@ class PrivateContainerd:
                 return process
         return None
 
-    async def _answers(self, process: Process, timeout_s: float) -> bool:
+    @staticmethod
+    async def _answers(process: Process, socket: Path, timeout_s: float) -> bool:
         deadline = time.monotonic() + timeout_s
-        client = Client(self.socket)
+        client = Client(socket)
         try:
             while time.monotonic() < deadline and processes.alive(process):
                 try:
@@ -336,6 +343,15 @@ class PrivateContainerd:
         if self._lock_fd is not None:
             os.close(self._lock_fd)
             self._lock_fd = None
+
+
+def _remove(*paths: Path) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _write_atomically(path: Path, data: bytes) -> None:
