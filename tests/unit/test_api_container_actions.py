@@ -11,6 +11,7 @@ import pytest
 from aiohttp.test_utils import TestServer
 
 from askos.api.schemas import DEFAULT_LIMITS
+from askos.model.actions import NewAction
 from askos.model.capsules import Capsule
 from askos.model.errors import ConflictError, InvalidError, NotFoundError, UnavailableError
 from askos.model.images import of_service
@@ -556,6 +557,21 @@ async def test_what_is_logged_and_what_is_not(cloud: Cloud) -> None:
         ("add_security_group", None, False), ("kill", "Error", False), ("kill", None, False),
         ("unpause", None, False), ("pause", None, False), ("create", None, False),
     ]  # fmt: skip
+
+
+async def test_a_server_that_ends_leaves_nothing_open_in_the_log(cloud: Cloud) -> None:
+    token = cloud.project()
+    uuid = await cloud.in_status(token, "Running")
+    await cloud.ask("POST", f"/v1/containers/{uuid}/pause", token)
+    begun = NewAction("commit", "req-begun", "ann", token.split(":")[1])
+    assert await cloud.store.begin_action(uuid, begun)
+    await cloud.store.break_off_actions()
+    commit, pause = (await log(cloud, uuid, token))["containerActions"][:2]
+    assert (commit["action"], commit["message"], bool(commit["finish_time"])) == ("commit", "Error", True)
+    events = (await log(cloud, uuid, token, "req-begun"))["events"]
+    assert [(e["event"], e["result"]) for e in events] == [("compute__do_container_commit", "Error")]
+    # What is a wish goes on.
+    assert (pause["action"], pause["finish_time"]) == ("pause", None)
 
 
 async def test_the_log_is_its_projects_and_goes_with_it(cloud: Cloud) -> None:

@@ -193,6 +193,9 @@ class Store(Protocol):
     async def end_action(self, number: int | None, failure: str | None) -> None:
         """Log how it went; nothing when the container has gone meanwhile."""
 
+    async def break_off_actions(self) -> None:
+        """At the start of a server: log that actions which make no wish have failed, and go on no more."""
+
     async def unplaced(self) -> list[str]:
         """Uuids of capsules that have a wish but neither a host nor a placement failure."""
 

@@ -122,6 +122,7 @@ class Server:
         await upgrade(self._database)
         await self._check_content_key()
         await self.images.recover()
+        await self.store.break_off_actions()
         pool = await self._pool(host_routes)
         policy.use(settings.policy_file)
         step("preparing identity")

@@ -47,6 +47,15 @@ async def end(connection: AsyncConnection, number: int, failure: str | None, now
         await _finish(connection, number, [event], failed=failure is not None, now_us=now_us)
 
 
+async def break_off(connection: AsyncConnection, now_us: int) -> None:
+    """Finish actions that make no wish: whoever was to see to them has ended."""
+    table = container_actions
+    query = select(table).where(table.c.finish_us.is_(None), table.c.generation == NO_WISH)
+    for row in (await connection.execute(query)).all():
+        event = _event(row.action, row.start_us, now_us, "The server ended before it was known how it went.")
+        await _finish(connection, row.id, [event], failed=True, now_us=now_us)
+
+
 async def settle(connection: AsyncConnection, capsule: Capsule, report: Report, now_us: int) -> None:
     """Finish what a settled report fulfils or gives up: actions of its generation and of those before."""
     failure = (report.reason or "It failed.") if report.state == "error" else None

@@ -211,6 +211,11 @@ class CapsuleStore(Base):
             async with self._db.write() as connection:
                 await sql_actions.end(connection, number, failure, self._clock())
 
+    async def break_off_actions(self) -> None:
+        """See `ports.store.Store`."""
+        async with self._db.write() as connection:
+            await sql_actions.break_off(connection, self._clock())
+
     async def capsule(self, ident: str, project_id: str | None, kind: Kind, namespace: str | None = None) -> Capsule:
         """See `ports.store.Store`."""
         scope = [capsules.c.kind == kind]
