@@ -21,6 +21,7 @@ from askos.loops.containers import ContainerWorker
 from askos.loops.cores import Cores
 from askos.loops.health import HealthChecks
 from askos.loops.image_rights import ImageRights
+from askos.loops.passing_images import PassingImages
 from askos.loops.pod_work import PodTools
 from askos.loops.pods import PodWorker
 from askos.loops.probes import Prober, runner
@@ -74,6 +75,7 @@ class Agent:
         self.clock = clock
         self.image_rights = image_rights or ImageRights(None)
         self.service_images = ServiceImages(runtime, self.image_rights)
+        self.passing_images = PassingImages(runtime)
         self.workers: dict[str, Worker] = {}
         self.synced = asyncio.Event()
         self.starts = asyncio.Semaphore(parallel_starts)
@@ -298,6 +300,8 @@ class Agent:
         used = {spec.image_uuid for w in self.workers.values() for spec in w.assignment.spec.containers}
         for removed in await self.service_images.collect(used):
             _log.info("removed an image that no capsule uses here: %s", removed)
+        for removed in await self.passing_images.collect():
+            _log.info("removed a leftover: %s", removed)
         live = await self.runtime.observe()
         await self.network.collect({s.id for s in live[0] if s.ready}, self._networks())
         for folder in self.log_root.iterdir() if self.log_root.is_dir() else ():

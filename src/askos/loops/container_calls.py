@@ -23,7 +23,6 @@ from askos.ports.calls import Frame, HostCall
 CHUNK = 256 * 1024
 MOST_BYTES = 16 << 30
 """Of an archive that is put into a container."""
-_TEMPORARY = "localhost/askos-commit"
 
 
 class ContainerCalls:
@@ -137,21 +136,23 @@ class ContainerCalls:
         With "stream" the image is sent as an OCI archive on channel 1, under no name, and does not stay here."""
         worker = self._worker(call)
         container = await self._newest(call, "running", "paused", "exited")
-        stream = bool(call.arguments.get("stream"))
-        name = f"{_TEMPORARY}/{uuids.uuid4().hex}:latest" if stream else normalise(str(call.arguments["name"]))
+        if call.arguments.get("stream"):
+            async with self._agent.passing_images.name() as name:
+                image = await self._made(worker, container, name)
+                await self._send_image(call, name)
+            return {"id": image.id, "name": name, "size_bytes": image.size_bytes}
+        name = normalise(str(call.arguments["name"]))
         project, rights, runtime = worker.assignment.project_id, self._agent.image_rights, self._agent.runtime
         there = await runtime.image(name)
         if there is not None and not rights.belongs_to(name, there.id, project):
             raise ConflictError(f"There is an image {name} on the host already. Choose another name.", "image-exists")
-        with worker.work.committing():
-            image = await runtime.commit(container.id, name)
+        image = await self._made(worker, container, name)
         await rights.fetched(name, image.id, project, login=True, was_there=False)
-        if stream:
-            try:
-                await self._send_image(call, name)
-            finally:
-                await asyncio.shield(runtime.remove_image(name))
         return {"id": image.id, "name": name, "size_bytes": image.size_bytes}
+
+    async def _made(self, worker: ContainerWorker, container: rt.Container, name: str) -> rt.Image:
+        with worker.work.committing():
+            return await self._agent.runtime.commit(container.id, name)
 
     async def _send_image(self, call: HostCall, name: str) -> None:
         self._scratch.mkdir(parents=True, exist_ok=True)

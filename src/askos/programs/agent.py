@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import shutil
 from collections.abc import Callable
 
 from askos.adapters.bridge.network import BridgeNetwork
@@ -91,7 +92,10 @@ class AgentProgram:
             env=facts.environment(settings, self._host.instance),
             image_rights=ImageRights(settings.data / "image-rights.json"),
         )
-        self._calls = Calls(self.agent, settings.paths.run / "uploads", self._host.volumes)
+        uploads = settings.paths.run / "uploads"
+        # What was on its way to an agent that has ended does not come any more.
+        shutil.rmtree(uploads, ignore_errors=True)
+        self._calls = Calls(self.agent, uploads, self._host.volumes)
 
     async def _sweep(self) -> list[str]:
         containerd = self._host.containerd
