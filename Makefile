@@ -12,7 +12,8 @@ ifeq ($(origin PORT),command line)
 export ASKOS_PORT := $(PORT)
 endif
 
-.PHONY: help up down clean test lint unit conformance integration acceptance bench tempest functional fuzz format lock dev
+.PHONY: help up down clean test lint unit conformance integration acceptance bench tempest functional fuzz crash format \
+	lock dev
 
 help:
 	@echo 'make up           install what is missing, start the cloud, run a first container'
@@ -23,6 +24,7 @@ help:
 	@echo 'make tempest      zun-tempest-plugin against a cloud of its own; writes docs/tempest.md'
 	@echo 'make functional   the functional tests of python-zunclient against a cloud of their own'
 	@echo 'make fuzz         schemathesis against a cloud of its own, two minutes'
+	@echo 'make crash        kill -9 at random, for long; SEED=NUMBER ROUNDS=NUMBER SECONDS_MAX=NUMBER'
 	@echo 'make lint | unit | conformance | integration | acceptance | format | lock'
 
 up:
@@ -57,6 +59,10 @@ functional:
 
 fuzz:
 	@scripts/fuzz.sh
+
+# make exports what its command line says to the script.
+crash: dev
+	@scripts/crash.sh
 
 format: dev
 	@.venv/bin/ruff check --fix --quiet src tests bench scripts

@@ -78,8 +78,9 @@ class Slot:
 
     `label`, `secret` and `image` are what was asked for last; several when an answer was lost."""
 
-    def __init__(self, index: int) -> None:
+    def __init__(self, index: int, kinds: list[str] = KINDS) -> None:
         self.index = index
+        self._kinds = kinds
         self.serial = 0
         self.kind = "lasting"
         self.may = {"gone"}
@@ -100,7 +101,7 @@ class Slot:
     def act(self, api: Api, chance: random.Random) -> None:
         if self.may == {"gone"}:
             self.serial += 1
-            self.kind = chance.choice(KINDS)
+            self.kind = chance.choice(self._kinds)
             self._begin()
             self._ask(api, "POST", "", body(self.name, self.kind, self.volume), "there")
             return

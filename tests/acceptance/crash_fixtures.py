@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 VERSION = "container 1.40"
+ANSWER_S = 40.0
+"""Whoever is killed breaks the connection; without that, every request is answered long before."""
 
 
 def eventually(look: Callable[[], list[str]], timeout_s: float, pause_s: float = 0.25) -> list[str]:
@@ -144,13 +146,18 @@ def _alive(pid: int) -> bool:
 
 
 class LostError(Exception):
-    """No answer came: whether the request was accepted is not known."""
+    """No answer came: whether the request was accepted is not known, unless it was never `sent`."""
+
+    def __init__(self, text: str, *, sent: bool) -> None:
+        super().__init__(text)
+        self.sent = sent
 
 
 class Answer:
-    def __init__(self, status: int, body: bytes) -> None:
+    def __init__(self, status: int, body: bytes, request_id: str = "") -> None:
         self.status = status
         self.body = body
+        self.request_id = request_id
 
     @property
     def accepted(self) -> bool:
@@ -173,14 +180,16 @@ class Api:
         """Raises LostError when no whole answer came."""
         return self.at(method, f"/v1/containers{path}", body)
 
-    def at(self, method: str, path: str, body: Any = None) -> Answer:
-        """The same for any path."""
+    def at(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
+        """The same for any path. A body of bytes is sent as it is; `headers` with _ for -."""
         if not self._token:
-            self._log_in()
-        headers = {"X-Auth-Token": self._token, "OpenStack-API-Version": VERSION}
-        return self._send(method, path, body, headers)[0]
+            self.log_in()
+        given = {"X-Auth-Token": self._token, "OpenStack-API-Version": VERSION}
+        given |= {name.replace("_", "-"): value for name, value in headers.items()}
+        return self._send(method, path, body, given)[0]
 
-    def _log_in(self) -> None:
+    def log_in(self) -> None:
+        """Get a token, which outlives whoever is killed."""
         user = {"name": self._auth["username"], "domain": {"id": "default"}, "password": self._auth["password"]}
         project = {"name": self._auth["project_name"], "domain": {"id": "default"}}
         identity = {"methods": ["password"], "password": {"user": user}}
@@ -191,16 +200,23 @@ class Api:
 
     def _send(self, method: str, path: str, body: Any, headers: dict[str, str]) -> tuple[Answer, dict[str, str]]:
         if self._connection is None:
-            self._connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=30)
+            self._connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=ANSWER_S)
+        sent = False
         try:
-            data = None if body is None else json.dumps(body)
+            if self._connection.sock is None:
+                self._connection.connect()
+            sent = True
+            data = body if body is None or isinstance(body, bytes) else json.dumps(body)
             self._connection.request(method, path, data, {"Content-Type": "application/json", **headers})
             response = self._connection.getresponse()
-            return Answer(response.status, response.read()), dict(response.headers)
+            request_id = response.headers.get("X-Openstack-Request-Id", "")
+            return Answer(response.status, response.read(), request_id), dict(response.headers)
+        except TimeoutError as error:
+            self.close()
+            raise AssertionError(f"{method} {path} hangs: no answer within {ANSWER_S:g} s") from error
         except (OSError, http.client.HTTPException) as error:
-            self._connection.close()
-            self._connection = None
-            raise LostError(f"{method} {path}: {error!r}") from error
+            self.close()
+            raise LostError(f"{method} {path}: {error!r}", sent=sent) from error
 
     def close(self) -> None:
         if self._connection is not None:

@@ -17,7 +17,7 @@ from tests.acceptance import crash_checks as checks
 from tests.acceptance.crash_fixtures import Api, Cloud, eventually
 from tests.acceptance.crash_workload import KINDS, Slot, Workload, unsettled
 
-ROUNDS = int(os.environ.get("ROUNDS", "5"))
+ROUNDS = int(os.environ.get("ROUNDS", "3"))
 SEED = os.environ.get("SEED", "1")
 VICTIMS = ("askos", "containerd", "both")
 SLOTS = 20
