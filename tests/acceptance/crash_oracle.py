@@ -196,6 +196,8 @@ def left_behind(cloud: Cloud, rows_before: dict[str, int], marks_before: list[st
     for folder in _FOLDERS:
         path = cloud.data / folder
         left += [f"file {entry}" for entry in path.glob("*")]
+    snapshots = run("ctr", "-a", str(cloud.socket), "-n", "k8s.io", "snapshots", "ls").splitlines()[1:]
+    left += [f"snapshot {line}" for line in snapshots if line.split()[-1] != "Committed"]
     left += [f"image {name} in containerd" for name in images_of(cloud) - images]
     return left
 

@@ -184,7 +184,7 @@ def say(text: str) -> None:
 
 def the_end(everything: Everything, chance: random.Random, before: tuple[dict[str, int], list[str], set[str]]) -> None:
     world, cloud = everything.world, everything.world.cloud
-    api = cloud.client
+    api, began = cloud.client, time.monotonic()
     for box in everything.boxes:
         if box.ends.sure != "gone":
             box.remove(api, chance)
@@ -199,12 +199,14 @@ def the_end(everything: Everything, chance: random.Random, before: tuple[dict[st
     api = cloud.client
     wrong = eventually(lambda: [*containers(cloud), *capsule_checks.shown(cloud)], TIDY_S, 0.5)
     assert not wrong, f"these are still there {TIDY_S:g} s after they were deleted: {wrong}"
+    say(f"the end: containers gone after {time.monotonic() - began:.1f} s")
     sweep(world)
     rows, marks, images = before
     wrong = eventually(
         lambda: checks.leftovers(cloud) + crash_oracle.left_behind(cloud, rows, marks, images), TIDY_S, 1.0
     )
     assert not wrong, "left over after everything was deleted:\n" + "\n".join(wrong)
+    say(f"the end: nothing left after {time.monotonic() - began:.1f} s")
     wrong = crash_oracle.usage(api, world.project)
     assert not wrong, "\n".join(wrong)
     cloud.down()
