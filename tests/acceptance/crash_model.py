@@ -79,18 +79,21 @@ class Actor(Protocol):
 
 
 class Aim:
-    """Lets somebody wait until a request of some kind is on its way."""
+    """Lets somebody wait until a request of some kinds is on its way."""
 
     def __init__(self) -> None:
         self.word = ""
+        """The one that it was."""
         self.hit = threading.Event()
+        self._words: list[str] = []
 
-    def at(self, word: str) -> None:
+    def at(self, words: list[str]) -> None:
         self.hit.clear()
-        self.word = word
+        self.word, self._words = "", words
 
     def sends(self, word: str) -> None:
-        if word == self.word:
+        if word in self._words and not self.hit.is_set():
+            self.word = word
             self.hit.set()
 
 

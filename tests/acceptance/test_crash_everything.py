@@ -142,15 +142,15 @@ def one_round(everything: Everything, chance: random.Random, number: int) -> Non
     cloud, aim = everything.world.cloud, everything.world.aim
     # Each is killed in turn, first at any moment, then in the middle of a request.
     victim = VICTIMS[number % len(VICTIMS)]
-    word = chance.choice(AIMS) if number % 2 else ""
+    words = chance.sample(AIMS, 4) if number % 2 else []
     delay, again = chance.uniform(0.5, 3.5), chance.random() < 0.4
     with Crowd(cloud, everything.actors, f"{SEED}/{number}"):
         time.sleep(delay)
-        if word:
-            aim.at(word)
+        if words:
+            aim.at(words)
             hit = aim.hit.wait(4)
             time.sleep(chance.uniform(0, 0.06))
-            say(f"round {number}: in the middle of {word}" if hit else f"round {number}: nobody asked for {word}")
+            say(f"round {number}: in the middle of {aim.word}" if hit else f"round {number}: nobody asked for {words}")
         cloud.kill(victim)
         say(f"round {number}: killed {victim} after {delay:.1f} s")
         if victim != "containerd":
