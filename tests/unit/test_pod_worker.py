@@ -132,6 +132,31 @@ async def test_a_slow_pull_holds_up_nothing_but_its_container(tmp_path: Path) ->
         assert h.runtime.cancelled == ["pull"]
 
 
+@pytest.mark.parametrize(("grace_s", "least"), [(0, 2), (1, 2), (30, 29)])
+async def test_a_program_always_gets_its_signal_and_two_seconds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, grace_s: int, least: int
+) -> None:
+    async with host(tmp_path) as h:
+        given: list[int] = []
+        stop = h.runtime.stop_container
+
+        async def noted(container_id: str, timeout_s: int, stop_signal: str | None = None) -> None:
+            given.append(timeout_s)
+            await stop(container_id, timeout_s, stop_signal)
+
+        monkeypatch.setattr(h.runtime, "stop_container", noted)
+        a = assignment(shareProcessNamespace=True)  # so that the signal ends what does not handle it
+        h.agent.snapshot([a])
+        await until(lambda: h.main(a.capsule_uuid).state == "running")
+        gone = msgspec.structs.replace(a.wish, state="deleted", generation=2, stop_timeout_s=grace_s, at_us=now_us())
+        h.agent.changed([msgspec.structs.replace(a, wish=gone)])
+        await until(lambda: h.told[-1].gone)
+        assert given and all(least <= timeout_s <= max(grace_s, 2) for timeout_s in given)
+        pod = h.told[-1].report.pod
+        assert pod is not None and pod.containers[0].ended is not None
+        assert pod.containers[0].ended.exit_code == 143
+
+
 async def test_volumes_that_cannot_be_made_are_tried_again_and_told(tmp_path: Path) -> None:
     async with host(tmp_path) as h:
         h.volumes.fail = [RuntimeFailedError("The disk is on fire.")]

@@ -29,8 +29,8 @@ PIDS_MAX = 4096
 """Processes of one capsule."""
 HOOK_S = 3600.0
 """The longest that a postStart hook may take. (Kubernetes has no limit.)"""
-_EXTRA_GRACE_S = 2.0
-"""What the stop signal gets when the preStop hook has used everything up."""
+_LEAST_GRACE_S = 2.0
+"""Between stop signal and SIGKILL, also when no grace was given or the preStop hook has used it up."""
 _MESSAGES_BYTES = 12 << 10
 """Termination messages of a whole pod."""
 
@@ -262,9 +262,9 @@ class Work:
             failure = await self._hook(a, spec, container_id, hook, left_s)
             if failure:
                 self.say("Warning", "FailedPreStopHook", f"PreStopHook failed: {failure}", spec.name)
-            left_s = max(self._left_s(action), _EXTRA_GRACE_S)
+            left_s = self._left_s(action)
         signal = spec.lifecycle.stop_signal if spec.lifecycle else None
-        await self._agent.runtime.stop_container(container_id, math.ceil(left_s), signal)
+        await self._agent.runtime.stop_container(container_id, math.ceil(max(left_s, _LEAST_GRACE_S)), signal)
 
     def _left_s(self, action: steps.Terminate) -> float:
         return max(0.0, (action.deadline_us - self._agent.clock()) / 1e6)

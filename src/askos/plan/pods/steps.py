@@ -133,7 +133,8 @@ class PostStart(msgspec.Struct, frozen=True, tag=True):
 class Terminate(msgspec.Struct, frozen=True, tag=True):
     """End a container: preStop (if `pre_stop`), its stop signal, SIGKILL at `deadline_us`. Key "container/<name>".
 
-    `why` is the text of the Killing event, which the decision has already. A deadline in the past kills at once.
+    `why` is the text of the Killing event, which the decision has already. A deadline in the past allows no hook;
+    between stop signal and SIGKILL are two seconds even then, as with a kubelet.
     """
 
     container: str
