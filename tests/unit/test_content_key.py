@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import uuid
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from click.testing import CliRunner, Result
 
 from askos.adapters.sql.migrate import upgrade
+from askos.cli.base import Globals
+from askos.cli.main import cli
 from askos.model.errors import SetupError
 from askos.model.pods import Content
-from askos.programs import content_key
+from askos.model.registries import Registry
+from askos.programs import content_key, locks
 from askos.programs.server import Server
 from askos.settings import load
 
@@ -86,3 +94,68 @@ async def test_a_server_with_another_key_does_not_start(tmp_path: Path) -> None:
         await start()
     key.write_text(KEY)
     await start()
+
+
+async def test_the_way_out_when_the_key_is_lost(tmp_path: Path) -> None:
+    settings = load({"data": tmp_path, "port": 1}, {})
+    settings.paths.run.mkdir(parents=True)
+
+    async def with_server(work: Callable[[Server], Awaitable[Any]]) -> Any:
+        server = Server(settings)
+        try:
+            await upgrade(server._database)
+            await server._check_content_key()
+            await server.store.fact("network_pool", lambda: POOL)
+            return await work(server)
+        finally:
+            await server.stop()
+
+    async def fill(server: Server) -> tuple[str, str]:
+        kept = await server.store.create_capsule(new(content=SECRET))
+        registry = Registry(str(uuid.uuid4()), "p", "ann", "hub", "hub.example.org", "ann", 0)
+        await server.store.create_registry(registry, "secret")
+        plain = await server.store.create_capsule(new(name="plain"))
+        return kept.uuid, plain.uuid
+
+    secret_one, plain = await with_server(fill)
+    settings.paths.content_key.unlink()
+    with pytest.raises(SetupError, match="askos admin forget-sealed"):
+        await with_server(fill)
+
+    def run(*words: str, answer: str = "") -> Result:
+        words = ("admin", "forget-sealed", "--data", str(tmp_path), *words)
+        return CliRunner().invoke(cli, words, obj=Globals(), input=answer)
+
+    refused = await asyncio.to_thread(run, answer="n\n")
+    assert (refused.exit_code, refused.stderr.splitlines()[-1]) == (0, "nothing was forgotten"), refused.output
+    assert secret_one in refused.stdout and "hub" in refused.stdout and plain not in refused.stdout
+    with pytest.raises(SetupError):
+        await with_server(fill)
+    lock = locks.Lock(tmp_path / "server.lock")
+    lock.take("Another server")
+    busy = await asyncio.to_thread(run, "--yes")
+    lock.release()
+    assert busy.exit_code != 0 and "running already" in str(busy.exception)
+
+    done = await asyncio.to_thread(run, "--yes")
+    assert (done.exit_code, done.stderr.splitlines()[-1]) == (0, "forgot 2"), done.output
+
+    async def look(server: Server) -> None:
+        found = {c.uuid: c for c in await server.store.capsules_by_uuid([secret_one, plain])}
+        # Files of what runs are written anew for a new revision alone.
+        assert found[secret_one].content_revision == 1
+        assert await server.store.content(secret_one) == Content()
+        (registry,) = await server.store.registries(None)
+        assert (registry.name, registry.username) == ("hub", "ann")
+        await server.store.create_capsule(new(name="next", content=SECRET))
+
+    await with_server(look)
+    again = await asyncio.to_thread(run, "--yes")
+    assert again.stderr.splitlines()[-1] == "nothing was forgotten", "what the present key opens is never touched"
+    assert await with_server(lambda server: server.store.content(secret_one)) == Content()
+
+
+def test_there_is_nothing_to_forget_where_there_is_no_cloud(tmp_path: Path) -> None:
+    gone = CliRunner().invoke(cli, ["admin", "forget-sealed", "--data", str(tmp_path)], obj=Globals())
+    assert "There is no cloud" in str(gone.exception)
+    assert list(tmp_path.iterdir()) == []

@@ -57,6 +57,7 @@ COMMANDS = {
     "down": Lazy(f"{_CLI}.serve:down", "Stop the cloud on this machine."),
     "server": Lazy(f"{_CLI}.serve:server", "Run the API and control plane."),
     "agent": Lazy(f"{_CLI}.serve:agent", "Run this machine's containers for a server."),
+    "admin": Lazy(f"{_CLI}.rescue:admin", "Repairs at the machine of a server."),
     "env": Lazy(f"{_CLI}.env:env", "Print the variables with which other clients reach the cloud."),
     "version": Lazy(f"{_CLI}.version:version", "Show the versions of client and server."),
     "completion": Lazy(f"{_CLI}.completion:completion", "Print the completion script for a shell."),

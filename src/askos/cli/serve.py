@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 _START_TIMEOUT_S = 120
 
 
-def _settings_options(function: Callable[..., Any]) -> Callable[..., Any]:
+def settings_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that say which cloud's settings are meant."""
     for option in reversed(
         [
             click.option("--data", metavar="FOLDER", help="Folder of this cloud [ASKOS_DATA, /var/lib/askos]."),
@@ -59,7 +60,8 @@ def _label_option(function: Callable[..., Any]) -> Callable[..., Any]:
     )(function)
 
 
-def _load(flags: dict[str, Any]) -> Settings:
+def load(flags: dict[str, Any]) -> Settings:
+    """The settings that a command's flags, the environment and the file say. SetupError."""
     from askos import settings
 
     config = flags.pop("config", None)
@@ -78,14 +80,14 @@ def _load(flags: dict[str, Any]) -> Settings:
 @click.option("--report-fd", type=int, hidden=True)
 @_label_option
 @_listen_options
-@_settings_options
+@settings_options
 def up(detach: bool, report_fd: int | None, **flags: Any) -> None:
     """Run a whole cloud on this machine: API, identity, containerd, network.
 
     Containers go on when `askos up` ends, and the next one takes them over. `askos down` stops everything.
     """
     config = flags.get("config")
-    settings = _load(flags)
+    settings = load(flags)
     if detach:
         _detach(settings, config)
         return
@@ -96,12 +98,12 @@ def up(detach: bool, report_fd: int | None, **flags: Any) -> None:
 
 @click.command(cls=Command, needs_cloud=False, examples=["askos server --data /srv/cloud"])
 @_listen_options
-@_settings_options
+@settings_options
 def server(**flags: Any) -> None:
     """Run the API and control plane in the foreground, without a host of its own."""
     from askos.programs import main
 
-    main.start(_load(flags), server=True, agent=False)
+    main.start(load(flags), server=True, agent=False)
 
 
 @click.command(
@@ -111,16 +113,16 @@ def server(**flags: Any) -> None:
 )
 @click.option("--link-socket", help="Socket of the server [FOLDER/run/link.sock].")
 @_label_option
-@_settings_options
+@settings_options
 def agent(**flags: Any) -> None:
     """Run this machine's containers for a server, in the foreground."""
     from askos.programs import main
 
-    main.start(_load(flags), server=False, agent=True)
+    main.start(load(flags), server=False, agent=True)
 
 
 @click.command(cls=Command, needs_cloud=False, examples=["askos down", "askos down --data /srv/second"])
-@_settings_options
+@settings_options
 def down(**flags: Any) -> None:
     """Stop the cloud on this machine, with all its containers. Its data stays."""
     import asyncio
@@ -128,7 +130,7 @@ def down(**flags: Any) -> None:
 
     from askos.programs.down import down as take_down
 
-    settings = _load(flags)
+    settings = load(flags)
     logging.basicConfig(level=logging.ERROR, format="%(message)s")
     if asyncio.run(take_down(settings, _say)):
         _say("stopped; the data is kept in " + str(settings.data))

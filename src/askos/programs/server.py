@@ -142,7 +142,8 @@ class Server:
         if count:
             raise SetupError(
                 f"The content key is not the one that secrets of {count} capsules and registries are encrypted with. "
-                f"Put the right one into {self._settings.paths.content_key} or ASKOS_CONTENT_KEY."
+                f"Put the right one into {self._settings.paths.content_key} or ASKOS_CONTENT_KEY. If it is lost for "
+                "good, `askos admin forget-sealed` tells what that costs."
             )
 
     async def _pool(self, host_routes: Callable[[], list[str]]) -> str:

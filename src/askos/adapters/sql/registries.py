@@ -70,7 +70,7 @@ class RegistryStore(Base):
     def _sealed(self, uuid: str, password: str | None) -> bytes | None:
         if password is None:
             return None
-        return self._sealer.seal(_name(uuid), Content(secrets={SECRET: Secret({_KEY: password.encode()})}))
+        return self._sealer.seal(sealed_as(uuid), Content(secrets={SECRET: Secret({_KEY: password.encode()})}))
 
 
 async def rows_by_uuid(connection: AsyncConnection, uuids: set[str]) -> dict[str, Row[Any]]:
@@ -93,7 +93,7 @@ def with_log_in(
     spec = msgspec.structs.replace(spec, containers=[container])
     if row.username is None and row.password is None:
         return spec, content
-    opened = sealer.open(_name(row.uuid), row.password).secrets.get(SECRET, Secret()).data.get(_KEY, b"").decode()
+    opened = sealer.open(sealed_as(row.uuid), row.password).secrets.get(SECRET, Secret()).data.get(_KEY, b"").decode()
     name = row.username or ""
     auth = base64.b64encode(f"{name}:{opened}".encode()).decode()
     config = {"auths": {row.domain: {"username": name, "password": opened, "auth": auth}}}
@@ -118,6 +118,6 @@ def _registry(row: Row[Any]) -> Registry:
     return Registry(row.uuid, row.project_id, row.user_id, row.name, row.domain, row.username, row.id)
 
 
-def _name(uuid: str) -> str:
+def sealed_as(uuid: str) -> str:
     """What the password is sealed for: it cannot be moved to another registry, nor to a capsule."""
     return f"registry {uuid}"

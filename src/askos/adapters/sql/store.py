@@ -16,7 +16,7 @@ from askos.adapters.sql.schema import capsules, cloud, registries
 from askos.adapters.sql.services import ServiceStore
 from askos.adapters.sql.tickets import SqlTickets
 
-_CONTENT_KEY = "content_key"
+CONTENT_KEY = "content_key"
 """The fact that tells which key content is sealed with, by its fingerprint."""
 
 
@@ -36,7 +36,7 @@ class SqlStore(AgentStore, AttachStore, PlacementStore, ChangeLog, QuotaStore, R
         """How many capsules and registries have content that was sealed with another key than this one. With none the
         key is noted as the one in use, so that another one is found out at the next start."""
         async with self._db.write() as connection:
-            noted = (await connection.execute(select(cloud.c.value).where(cloud.c.key == _CONTENT_KEY))).scalar()
+            noted = (await connection.execute(select(cloud.c.value).where(cloud.c.key == CONTENT_KEY))).scalar()
             if noted == fingerprint:
                 return 0
             count = 0
@@ -45,6 +45,6 @@ class SqlStore(AgentStore, AttachStore, PlacementStore, ChangeLog, QuotaStore, R
                     sealed = select(func.count()).select_from(column.table).where(column.is_not(None))
                     count += int((await connection.execute(sealed)).scalar_one())
             if count == 0:
-                await connection.execute(delete(cloud).where(cloud.c.key == _CONTENT_KEY))
-                await connection.execute(insert(cloud).values(key=_CONTENT_KEY, value=fingerprint))
+                await connection.execute(delete(cloud).where(cloud.c.key == CONTENT_KEY))
+                await connection.execute(insert(cloud).values(key=CONTENT_KEY, value=fingerprint))
             return count
