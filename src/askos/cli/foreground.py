@@ -20,6 +20,9 @@ from askos.model.errors import AskosError
 
 REJOIN_WITHIN_S = 30.0
 """How long a server may be away before the container is left alone."""
+GONE_WITHIN_S = 60.0
+"""What a host may take to remove a container that has ended."""
+REJOIN_FIRST_S, REJOIN_LAST_S = 0.5, 5.0
 DETACH_KEYS = b"\x10\x11"
 """Ctrl-P Ctrl-Q, as docker has it."""
 
@@ -46,6 +49,10 @@ def until_end(containers: Containers, container: Container, *, attached: bool, r
     if remove:
         with base.doing(f"remove {name}"):
             containers.delete(uuid, stop=True)
+            # Its name and addresses are free when this returns, as with docker.
+            left = containers.settle(uuid, within_s=GONE_WITHIN_S, unless=lambda c: c["status"] != "Error")
+        if left is not None:
+            base.complain(f"{name} could not be removed yet: it is {left['status']}. See `askos show {name}`")
     return exit_code(name, ended)
 
 
@@ -57,19 +64,23 @@ def exit_code(name: str, ended: Ended) -> int:
     return 125
 
 
-def copy_output(native: Native, ident: str) -> None:
+def copy_output(
+    native: Native, ident: str, *, timestamps: bool = False, since_s: int | None = None, tell: bool = False
+) -> None:
     """Copy what a container writes to our own stdout and stderr until it stops.
 
     When the server goes away meanwhile, it is asked again, and what was already shown is skipped: nothing is
-    lost or doubled by a restart of the server.
+    lost or doubled by a restart of the server. `tell`: say so on stderr.
     """
     shown = {1: 0, 2: 0}
-    deadline = 0.0
+    deadline, pause = 0.0, REJOIN_FIRST_S
     while True:
         skip = dict(shown)
         try:
-            for channel, data in native.logs(ident, follow=True):
-                deadline = 0.0
+            for channel, data in native.logs(ident, follow=True, timestamps=timestamps, since_s=since_s):
+                if tell and deadline:
+                    base.complain("the server is back")
+                deadline, pause = 0.0, REJOIN_FIRST_S
                 already = min(skip[channel], len(data))
                 skip[channel] -= already
                 if data[already:]:
@@ -77,10 +88,13 @@ def copy_output(native: Native, ident: str) -> None:
                     shown[channel] += len(data) - already
             return
         except (ConnectionBrokenError, NoAnswerError):
+            if tell and not deadline:
+                base.complain(f"the connection broke; trying again for {REJOIN_WITHIN_S:g} s")
             deadline = deadline or time.monotonic() + REJOIN_WITHIN_S
             if time.monotonic() > deadline:
                 raise
-            time.sleep(0.5)
+            time.sleep(pause)
+            pause = min(2 * pause, REJOIN_LAST_S)
 
 
 def put(channel: int, data: bytes) -> None:

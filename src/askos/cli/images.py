@@ -27,7 +27,17 @@ HERE = "askos.cli.images"
         "pull": Lazy(f"{HERE}:pull", "Fetch an image from its registry."),
         "rm": Lazy(f"{HERE}:rm", "Remove images."),
     },
-    hints={"load": "Use `askos image import`.", "list": "Use `askos image ls`."},
+    hints={
+        "load": "Use `askos image import`.",
+        "list": "Use `askos image ls`.",
+        "tag": "Import it under the other name: `askos image import FILE NAME`, or commit a container of it.",
+        "search": "Images of registries are searched on their own pages; of the image service: `openstack image list`.",
+        "push": "Use `askos commit`: the image is kept in the project.",
+        "save": "Use `askos commit`: the image is kept in the project.",
+        "build": "Images are built elsewhere: import them, or push them to a registry.",
+        "inspect": "Use `askos image ls -o json`.",
+        "prune": "Use `askos image rm` with those that are not needed.",
+    },
 )
 def image() -> None:
     """List, import, pull and remove images."""

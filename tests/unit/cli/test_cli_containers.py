@@ -14,8 +14,9 @@ def test_run_shows_both_streams_and_takes_over_the_exit_code(askos, cloud):
 
 
 def test_run_rm_removes_the_container_after_reading_its_exit_code(askos, cloud):
-    ran = askos("run", "--rm", "busybox", "sh", "-c", "exit 4")
+    ran = askos("run", "--rm", "--name", "job", "busybox", "sh", "-c", "exit 4")
     assert ran.code == 4
+    assert cloud.find("job") is None, "it is gone when the command returns"
     assert "auto_remove" not in cloud.bodies[0]
     assert any(line.startswith("DELETE ") for line in cloud.seen)
 
@@ -96,6 +97,26 @@ def test_output_survives_a_server_that_goes_away(askos, cloud):
     ran = askos("run", "busybox", "sh", "-c", "sleep 0.2; echo one two three; echo four >&2")
     assert (ran.code, ran.out, ran.err) == (0, "one two three\n", "four\n")
     assert cloud.break_logs_after == []
+
+
+@pytest.mark.parametrize("more", [(), ("-t",), ("--since", "10m")])
+def test_a_log_that_is_followed_survives_a_server_that_goes_away(askos, cloud, more):
+    askos("run", "--name", "job", "busybox", "sh", "-c", "echo one two three; echo four >&2")
+    cloud.break_logs_after = [7, 12]
+    ran = askos("logs", "-f", *more, "job")
+    assert (ran.code, ran.out) == (0, "one two three\n")
+    told = ran.err.splitlines()
+    assert told.count("four") == 1
+    assert any("trying again" in line for line in told) and any("the server is back" in line for line in told)
+
+
+@pytest.mark.parametrize(
+    "words", [("image", "tag"), ("image", "search"), ("search",), ("diff",), ("build",), ("prune",)]
+)
+def test_words_of_docker_without_a_meaning_here_say_what_to_use(askos, words):
+    ran = askos(*words, "x")
+    assert ran.code == 2
+    assert "there is no command" in ran.err and ("`" in ran.err or "elsewhere" in ran.err)
 
 
 def test_create_then_start_then_stop_then_rm(askos, cloud):
