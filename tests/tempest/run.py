@@ -78,6 +78,7 @@ def run(chosen: Sequence[Part], venv: Path, logs: Path, jobs: int) -> dict[Part,
                 del running[part]
                 reader.join()
                 if process.returncode != 0:
+                    _stopped.set()
                     raise SystemExit(f"askos: the part {part.name} broke down; its logs are in {logs / part.name}")
                 told = json.loads((logs / part.name / "results.json").read_text())
                 results[part] = [Result(**each) for each in told]
