@@ -23,7 +23,7 @@ help:
 	@echo 'make bench        measure; BENCH_JSON=FILE keeps the figures'
 	@echo 'make tempest      zun-tempest-plugin against a cloud of its own; writes docs/tempest.md'
 	@echo 'make functional   the functional tests of python-zunclient against a cloud of their own'
-	@echo 'make fuzz         schemathesis against a cloud of its own, two minutes'
+	@echo 'make fuzz         schemathesis against a cloud of its own, as a member and as an administrator'
 	@echo 'make crash        kill -9 at random, for long; SEED=NUMBER ROUNDS=NUMBER SECONDS_MAX=NUMBER'
 	@echo 'make lint | unit | conformance | integration | acceptance | format | lock'
 

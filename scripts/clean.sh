@@ -24,5 +24,5 @@ if [ -e "$data/instance" ]; then
 fi
 link=${ASKOS_LINK:-/usr/local/bin/askos}
 if [ "$(readlink "$link" 2>/dev/null)" = "$PWD/.venv/bin/askos" ]; then rm -f "$link"; fi
-rm -rf .venv .tempest .functional .fuzz .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist
+rm -rf .venv .tempest .functional .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist
 find src tests bench scripts -name __pycache__ -type d -prune -exec rm -rf {} +
