@@ -12,6 +12,7 @@ import sys
 import textwrap
 import uuid
 from collections.abc import AsyncIterator
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ async def connects_from(netns: str, address: str, port: int) -> str:
         netns,
         f"""
         import socket
-        s = socket.socket(); s.settimeout(1)
+        s = socket.socket(socket.AF_INET6 if ":" in {address!r} else socket.AF_INET); s.settimeout(1)
         try:
             s.connect(({address!r}, {port})); print("yes")
         except ConnectionRefusedError: print("refused")
@@ -63,12 +64,13 @@ def left_of(instance: str) -> list[str]:
     return [line for line in interfaces + tables + mounts if f"ak{instance[:4]}" in line or instance in line]
 
 
-def network(cidr: str, name: str = "default") -> Network:
-    return Network(str(uuid.uuid4()), "p1", name, cidr, gateway_of(cidr), str(uuid.uuid4()))
+def network(cidr: str, name: str = "default", cidr6: str = "", **more: Any) -> Network:
+    six = {"cidr6": cidr6, "gateway6": str(ip_network(cidr6)[1]), "subnet6_uuid": str(uuid.uuid4())} if cidr6 else {}
+    return Network(str(uuid.uuid4()), "p1", name, cidr, gateway_of(cidr), str(uuid.uuid4()), **six, **more)
 
 
 class Box:
-    """One sandbox: a network namespace with an attachment."""
+    """One sandbox: a network namespace with an attachment. `at`: networks with addresses; "IPv4 IPv6" for both."""
 
     def __init__(self, cloud: Cloud, *at: tuple[Network, str]) -> None:
         self.cloud = cloud
@@ -76,7 +78,10 @@ class Box:
         self.container_id = secrets.token_hex(32)
         self.name = f"aktest{secrets.token_hex(4)}"
         self.netns = f"/run/netns/{self.name}"
-        self.ports = [Port(str(uuid.uuid4()), n.uuid, self.uuid, a, mac_for(a)) for n, a in at]
+        self.ports = []
+        for net, addresses in at:
+            four, _, six = addresses.partition(" ")
+            self.ports.append(Port(str(uuid.uuid4()), net.uuid, self.uuid, four, mac_for(four), address6=six))
         self.networks = [n for n, _ in at]
         sh("ip", "netns", "add", self.name)
 
