@@ -85,7 +85,7 @@ def pool(value: Any) -> str:
 
 
 def outside(value: Any) -> str:
-    """An IPv4 range for floating addresses."""
+    """An IPv4 range for floating or transit addresses."""
     try:
         found = IPv4Network(text(value))
     except ValueError:

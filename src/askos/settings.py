@@ -103,6 +103,10 @@ class Networking:
     external_cidr: str = field(default="172.24.4.0/24", metadata=_as(parse.outside))
     """IPv4 range of the external network "public", out of which floating addresses are given. Hosts answer for them on
     themselves: whoever else is to reach them needs a route to the host. It cannot change while some are given out."""
+    transit_cidr: str = field(default="100.127.0.0/16", metadata=_as(parse.outside))
+    """IPv4 range out of which a host takes addresses between itself and its networks: two for each network and each
+    floating address on it. They leave no host, so all hosts have the same range. Change it where something that a host
+    must reach is inside."""
 
 
 @dataclass(frozen=True, kw_only=True)

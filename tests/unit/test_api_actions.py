@@ -441,7 +441,7 @@ async def test_execute(cloud: Cloud, query: str, body: Any, argv: list[str], tty
         ("command=id&interactive=2", None),
         ("command=a%00b", None),
         ("", {"command": 5}),
-        ("", {"command": ["id"]}),
+        ("", {"command": [5]}),
         ("", {"command": ""}),
         ("", {}),
     ],

@@ -272,7 +272,11 @@ def unhealthy(number: int, container: str = "app") -> Event:
 
 
 async def test_events_that_wait_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
-    silent = object.__new__(Worker)
+    class Silent(Worker):
+        async def _step(self) -> float | None:
+            return None
+
+    silent = object.__new__(Silent)
     silent._events = []
     for number in range(100_000):
         silent._add(unhealthy(number))

@@ -31,15 +31,14 @@ a moment for the first assignments after a restart."""
 
 
 class Names(msgspec.Struct, frozen=True):
-    """What the name service of one network answers: lower-case names to addresses of
-    both IP versions."""
+    """What the name service of one network answers: lower-case names to IPv4 and IPv6 addresses."""
 
     network: Network
     addresses: dict[str, list[str]]
 
 
 class HostNetwork(Protocol):
-    """Bridges, veths, addresses, NAT, isolation and names on one host."""
+    """Networks, veths, addresses, NAT, isolation and names on one host. Networks may overlap."""
 
     async def start(self, lookup: AttachmentLookup) -> None:
         """Begin to answer calls of the CNI plugin; adopt what exists. UnavailableError/SetupError if impossible."""
@@ -64,8 +63,8 @@ class HostNetwork(Protocol):
         """Replace everything that the name services answer (networks not listed are served no more)."""
 
     async def collect(self, live_sandboxes: set[str], networks: list[Network]) -> None:
-        """Remove what belongs to sandboxes not in `live_sandboxes`, and bridges of networks neither listed nor
-        used by a live sandbox."""
+        """Remove what belongs to sandboxes not in `live_sandboxes`, and networks neither listed nor used by a live
+        sandbox; mend what others broke."""
 
     async def connect(self, sandbox_id: str, address: str, port: int, timeout_s: float) -> socket.socket:
         """A TCP connection made inside a sandbox's network, non-blocking. `address` is numeric, or a name, which the

@@ -57,7 +57,12 @@ class Host:
         )
         self.volumes = Volumes(paths.capsules, paths.volumes)
         self.network = BridgeNetwork(
-            self.instance, paths.run / "network", paths.cni_socket, paths.cni_bin, paths.cni_conf
+            self.instance,
+            paths.run / "network",
+            paths.cni_socket,
+            paths.cni_bin,
+            paths.cni_conf,
+            transit_cidr=settings.network.transit_cidr,
         )
 
     async def start_runtime(self) -> None:
