@@ -154,6 +154,10 @@ async def test_births_add_elements_alone(cloud: Cloud) -> None:
     assert not await boxes[0].ping("10.77.0.12")
     assert not await boxes[10].ping("10.77.0.2")
     assert await boxes[10].ping("10.77.0.3")
+    # A namespace that somebody took away keeps the others from nothing.
+    fx.sh("umount", cloud.space(other))
+    await cloud.net.set_state(state([g], port(aside), *(port(b, g) for b in boxes[1:])))
+    assert await boxes[10].ping("10.77.0.4")
     # Somebody changes our table behind our back: what cannot be added is mended as a whole.
     cloud.inside(net, "nft", "delete", "table", "inet", rules.name_of(cloud.instance))
     await cloud.net.set_state(state([g], *(port(b, g) for b in boxes[2:])))

@@ -174,8 +174,13 @@ class Fabric:
     async def _make_true(self, state: NetworkState) -> None:
         # What leads in comes last: no address is open before its walls stand.
         await self._choose_aliases(state)
-        for bridge in list(self._ready.values()):
-            await self._rules_of(bridge)
+        for uuid, bridge in list(self._ready.items()):
+            try:
+                await self._rules_of(bridge)
+            except SpaceGoneError:
+                # Nothing is behind these walls any more, and the others must not wait: it is made again when needed.
+                self._ready.pop(uuid, None)
+                self._applied.pop(uuid, None)
         await self._rules_of_host()
         addresses = {one.address for one in state.floating}
         await self._workers.run(partial(links.set_floating, instance=self._instance, addresses=addresses))
@@ -289,6 +294,7 @@ class Fabric:
 
     def _standing(self) -> list[Bridge]:
         """The networks whose namespace and bridge stand."""
+        self._spaces.sweep()
         found = []
         for uuid in self._spaces.uuids():
             with contextlib.suppress(SpaceGoneError):
@@ -297,6 +303,7 @@ class Fabric:
 
     def _known(self, nl: rtnl.Netlink) -> set[str]:
         """Networks of which there is something, be it half made."""
+        self._spaces.sweep()
         return {*self._spaces.uuids(), *self._transit.pairs(nl)}
 
     def _remove(self, nl: rtnl.Netlink, uuid: str, *, force: bool) -> bool:

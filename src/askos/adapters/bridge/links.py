@@ -7,6 +7,8 @@ names have only 15 characters.
 
 from __future__ import annotations
 
+from ipaddress import ip_address, ip_network
+
 import msgspec
 
 from askos.adapters.bridge import host, rtnl
@@ -87,7 +89,11 @@ def floating_name(instance: str) -> str:
 
 def bridge_of(wanted: Network) -> Bridge:
     """What is to stand for a network on this host."""
-    return Bridge(wanted.uuid, wanted.cidr, wanted.gateway, wanted.cidr6, wanted.gateway6)
+    if not wanted.cidr6:
+        return Bridge(wanted.uuid, wanted.cidr, wanted.gateway)
+    # As the kernel shows them: the same address can be written in several ways.
+    six = str(ip_network(wanted.cidr6, strict=False)), str(ip_address(wanted.gateway6))
+    return Bridge(wanted.uuid, wanted.cidr, wanted.gateway, *six)
 
 
 def make_bridge(instance: str, bridge: Bridge) -> None:

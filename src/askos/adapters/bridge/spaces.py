@@ -43,14 +43,17 @@ class Spaces:
         return self._root / uuid
 
     def uuids(self) -> list[str]:
-        """The networks that have a namespace; what a killed maker or a reboot left without one is removed."""
-        found = []
-        for path in sorted(self._root.iterdir()) if self._root.is_dir() else []:
-            if _is_namespace(path):
-                found.append(path.name)
-            else:
+        """The networks that have a namespace."""
+        return [path.name for path in self._paths() if _is_namespace(path)]
+
+    def sweep(self) -> None:
+        """Remove the files that a killed maker or a reboot left without a namespace. Only while nobody makes one."""
+        for path in self._paths():
+            if not _is_namespace(path):
                 path.unlink(missing_ok=True)
-        return found
+
+    def _paths(self) -> list[Path]:
+        return sorted(self._root.iterdir()) if self._root.is_dir() else []
 
     def make(self, uuid: str) -> None:
         """Make the namespace; one that is there is fine. RuntimeFailedError when the kernel does not allow it."""
