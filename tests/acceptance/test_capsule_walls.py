@@ -255,7 +255,8 @@ def files_of(cloud: Cloud) -> Iterator[Path]:
     for folder, folders, names in os.walk(cloud.data):
         here = Path(folder)
         folders[:] = [f for f in folders if not os.path.ismount(here / f) and f != "containerd"]
-        yield from (here / name for name in names if stat.S_ISREG((here / name).lstat().st_mode))
+        files = (here / name for name in names if stat.S_ISREG((here / name).lstat().st_mode))
+        yield from (path for path in files if not os.path.ismount(path))  # such as a network namespace
 
 
 def test_secrets_are_nowhere_but_where_they_are_wanted(new_cloud: Callable[..., Cloud]) -> None:
