@@ -273,7 +273,7 @@ def unhealthy(number: int, container: str = "app") -> Event:
 
 async def test_events_that_wait_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
     class Silent(Worker):
-        async def _step(self) -> float | None:
+        async def _step(self) -> int | None:
             return None
 
     silent = object.__new__(Silent)
