@@ -55,6 +55,11 @@ def complete_networks(ctx: click.Context, param: click.Parameter, incomplete: st
     return complete(ctx, param, incomplete)
 
 
+def _several(*flags: str, name: str, form: str, read: Callable[[str], Any], told: str) -> Decorator:
+    """An option that may be given several times."""
+    return click.option(*flags, name, multiple=True, metavar=form, callback=each(read), help=told)
+
+
 OPTIONS: list[Decorator] = [
     click.option("--name", help="A name; one is made up if none is given."),
     click.option("-i", "--interactive", is_flag=True, help="Keep standard input open."),
@@ -87,30 +92,18 @@ OPTIONS: list[Decorator] = [
         callback=converted(text.parse_restart),
         help="no, always, unless-stopped, on-failure[:N].",
     ),
-    click.option(
-        "-v",
-        "--volume",
-        "volumes",
-        multiple=True,
-        metavar="NAME:/PATH",
-        callback=each(create_words.volume),
-        help="Mount a volume there.",
+    _several(
+        "-v", "--volume", name="volumes", form="NAME:/PATH", read=create_words.volume, told="Mount a volume there."
     ),
-    click.option(
+    _several(
         "--mount",
-        "mounts",
-        multiple=True,
-        metavar="KEY=VALUE,...",
-        callback=each(create_words.mount),
-        help="The same in long: source=NAME,destination=/PATH; size=10 for a new volume that goes with it.",
+        name="mounts",
+        form="KEY=VALUE,...",
+        read=create_words.mount,
+        told="The same in long: source=NAME,destination=/PATH; size=10 for a new volume that goes with it.",
     ),
-    click.option(
-        "--file",
-        "files",
-        multiple=True,
-        metavar="LOCAL:/PATH",
-        callback=each(create_words.file),
-        help="Put a file there, up to 512 KiB.",
+    _several(
+        "--file", name="files", form="LOCAL:/PATH", read=create_words.file, told="Put a file there, up to 512 KiB."
     ),
     click.option(
         "--net",
