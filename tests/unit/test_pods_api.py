@@ -184,6 +184,31 @@ async def test_volumes_must_be_there(cloud: Cloud) -> None:
 # -- status -------------------------------------------------------------------------------------------------------
 
 
+async def test_what_is_told_of_a_container_that_was_made(cloud: Cloud) -> None:
+    token = cloud.project()
+    resources = {"limits": {"cpu": "1", "memory": "64Mi"}, "requests": {"cpu": "500m"}}
+    mounts = [{"name": "d", "mountPath": "/d"}, {"name": "d", "mountPath": "/r", "readOnly": True}]
+    app = {
+        "name": "app", "image": "busybox:1.36", "resources": resources, "volumeMounts": mounts,
+        "lifecycle": {"stopSignal": "SIGQUIT"},
+    }  # fmt: skip
+    made = await make(cloud, token, containers=[app], volumes=[{"name": "d", "emptyDir": {}}], os={"name": "linux"})
+    keys = {"allocatedResources", "volumeMounts", "stopSignal"}
+    (waiting,) = made["status"]["containerStatuses"]
+    assert waiting["image"] == "busybox:1.36"
+    assert not keys & waiting.keys(), "nothing is known of it yet"
+    await cloud.place(made["id"])
+    await report(cloud, made["id"], running(image="busybox:1.36"))
+    (shown,) = (await show(cloud, token, made["id"]))["status"]["containerStatuses"]
+    assert shown["image"] == "docker.io/library/busybox:1.36"
+    assert shown["allocatedResources"] == {"cpu": "500m", "memory": "64Mi"}
+    assert shown["volumeMounts"] == [
+        {"name": "d", "mountPath": "/d"},
+        {"name": "d", "mountPath": "/r", "readOnly": True, "recursiveReadOnly": "Disabled"},
+    ]
+    assert shown["stopSignal"] == "SIGQUIT"
+
+
 async def test_what_a_host_reports(cloud: Cloud) -> None:
     token = cloud.project()
     uuid = await placed(cloud, token)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any
@@ -11,6 +12,8 @@ import msgspec
 from askos.api.rendered import Blanks, Piece
 from askos.model import pods
 from askos.model.capsules import Capsule
+from askos.model.errors import InvalidError
+from askos.model.images import normalise
 from askos.model.pods import Condition, Ended, Event, Pod, PodContainerReport, PodReport
 from askos.plan import resources
 
@@ -207,9 +210,30 @@ def _container(report: PodContainerReport, spec: pods.Container) -> dict[str, An
         "imageID": report.image_id,
     }
     if report.container_id:
+        shown |= _made(report, spec)
         shown["containerID"] = _runtime_id(report.container_id)
     if report.resources != pods.Resources():
         shown["resources"] = part_json(report.resources)
+    return shown
+
+
+def _made(report: PodContainerReport, spec: pods.Container) -> dict[str, Any]:
+    """What a kubelet tells of a container once it has made it."""
+    shown: dict[str, Any] = {}
+    with contextlib.suppress(InvalidError):
+        shown["image"] = normalise(report.image or spec.image)
+    asked = {**spec.resources.limits, **spec.resources.requests}
+    if asked:
+        # Whatever was accepted is granted: the host's room was looked at before.
+        shown["allocatedResources"] = asked
+    if spec.volume_mounts:
+        shown["volumeMounts"] = [
+            {"name": m.name, "mountPath": m.mount_path}
+            | ({"readOnly": True, "recursiveReadOnly": m.recursive_read_only} if m.read_only else {})
+            for m in spec.volume_mounts
+        ]
+    if spec.lifecycle is not None and spec.lifecycle.stop_signal:
+        shown["stopSignal"] = spec.lifecycle.stop_signal
     return shown
 
 
