@@ -12,8 +12,7 @@ ifeq ($(origin PORT),command line)
 export ASKOS_PORT := $(PORT)
 endif
 
-.PHONY: help up down clean test lint unit conformance integration acceptance bench tempest functional fuzz crash format \
-	lock dev
+.PHONY: help up down clean test lint unit conformance integration acceptance bench tempest functional fuzz crash format lock dev
 
 help:
 	@echo 'make up           install what is missing, start the cloud, run a first container'

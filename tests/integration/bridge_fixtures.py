@@ -207,8 +207,8 @@ def outside() -> Any:
 EVERYTHING_OUT = SecurityRule("out", "", "egress")
 
 
-def group(*rules: SecurityRule, members: list[str] | None = None, name: str = "") -> HostGroup:
-    return HostGroup(name or str(uuid.uuid4()), [EVERYTHING_OUT, *rules], members or [])
+def group(*rules: SecurityRule, members: dict[str, list[str]] | None = None, name: str = "") -> HostGroup:
+    return HostGroup(name or str(uuid.uuid4()), [EVERYTHING_OUT, *rules], members or {})
 
 
 def port(box: Box, *groups: HostGroup, secured: bool = True) -> HostPort:

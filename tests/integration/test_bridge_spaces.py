@@ -141,14 +141,14 @@ async def test_births_add_elements_alone(cloud: Cloud) -> None:
     for number, box in enumerate(boxes, 1):
         await box.add()
         members = [b.ports[0].address for b in boxes[:number]]
-        g = HostGroup("g", [fx.EVERYTHING_OUT, own], [], {net.uuid: members, other.uuid: ["10.77.4.2"]})
+        g = HostGroup("g", [fx.EVERYTHING_OUT, own], {net.uuid: members, other.uuid: ["10.77.4.2"]})
         await cloud.net.set_state(state([g], port(aside, g), *(port(b, g) for b in boxes[:number])))
         counts.append(cloud.net.tables_replaced)
     assert len(set(counts)) == 1, counts
     assert await boxes[0].ping("10.77.0.12")
     assert await boxes[10].ping("10.77.0.2")
     # One leaves the group: gone from the set and from the maps.
-    g = HostGroup("g", g.rules, [], {net.uuid: members[1:]})
+    g = HostGroup("g", g.rules, {net.uuid: members[1:]})
     await cloud.net.set_state(state([g], *(port(b, g) for b in boxes[1:])))
     assert cloud.net.tables_replaced == counts[0]
     assert not await boxes[0].ping("10.77.0.12")

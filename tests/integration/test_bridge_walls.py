@@ -31,7 +31,7 @@ async def test_groups_let_in_what_their_rules_say(cloud: Cloud) -> None:
     for box in (one, two, three):
         await box.add()
     web = group(SecurityRule("w", "", "ingress", "tcp", 80, 81))
-    friends = group(name="friends", members=["10.77.0.3"])
+    friends = group(name="friends", members={net.uuid: ["10.77.0.3"]})
     by_group = group(SecurityRule("f", "", "ingress", "tcp", 9000, 9000, remote_group="friends"))
     closed = group()
     groups = [web, friends, by_group, closed]

@@ -158,7 +158,6 @@ async def test_hosts_are_told_of_networks_apart(cloud: Cloud) -> None:
     (group,) = states[HOST].groups
     # A host need not know who is on networks that it has not.
     assert {uuid: sorted(theirs) for uuid, theirs in group.members_of.items()} == {net: both}
-    assert sorted(group.members) == ["10.1.0.2", "10.1.0.2", "10.1.0.3"]
     (told,) = states[OTHER].groups
     assert sorted(told.members_of) == sorted([net, same])
     assert told.members_of[same] == ["10.1.0.2", "fd00:2::2"]

@@ -218,12 +218,13 @@ async def test_what_hosts_are_told(cloud: Cloud) -> None:
     groups = {group.uuid: group for group in states[HOST].groups}
     assert set(groups) == {web.uuid, default.uuid}
     assert rule in groups[web.uuid].rules
-    assert (groups[default.uuid].rules, groups[default.uuid].members) == ([], [there.ports[0].address])
+    net, address = here.ports[0].network_uuid, there.ports[0].address
+    assert (groups[default.uuid].rules, groups[default.uuid].members_of) == ([], {net: [address]})
     told = {group.uuid: group for group in states[OTHER].groups}
     assert web.uuid not in told
-    assert told[default.uuid].members == [there.ports[0].address]
+    assert told[default.uuid].members_of == {net: [address]}
     theirs = (await cloud.networking.default_group("q")).uuid
-    assert told[theirs].members == [foreign.ports[0].address]
+    assert told[theirs].members_of == {foreign.ports[0].network_uuid: [foreign.ports[0].address]}
 
 
 class Sessions(dict[str, int]):
@@ -292,7 +293,7 @@ async def test_a_slow_host_keeps_no_other_waiting_and_gets_the_newest(cloud: Clo
     answer.set()
     await loop.settled()
     assert len(seen[HOST]) == 2
-    assert max(len(g.members) for g in seen[HOST][-1].groups) == 4
+    assert max(len(of) for g in seen[HOST][-1].groups for of in g.members_of.values()) == 4
 
 
 async def test_the_loop_is_woken(cloud: Cloud) -> None:

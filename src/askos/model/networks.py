@@ -78,7 +78,6 @@ class HostGroup(msgspec.Struct, frozen=True):
 
     uuid: str
     rules: list[SecurityRule] = []
-    members: list[str] = []
     members_of: dict[str, list[str]] = {}
     """By network, both IPv4 and IPv6: a rule's remote group means those on the port's own network, as nothing of other
     networks arrives under its own address."""

@@ -165,10 +165,7 @@ class _Builder:
         name = f"m{family}_{hashlib.sha256(group.uuid.encode()).hexdigest()[:16]}"
         if name not in self._sets:
             self._sets[name] = f"set {{ type ipv{family}_addr; }}"
-            if group.members_of:
-                found = group.members_of.get(self._bridge.network_uuid, [])
-            else:  # an older server
-                found = [a for a in group.members if _inside(a, self._bridge.cidr)]
+            found = group.members_of.get(self._bridge.network_uuid, [])
             self._contents[name] = {a: "" for a in found if ip_address(a).version == family}
         return name
 

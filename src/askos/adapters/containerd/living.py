@@ -111,9 +111,9 @@ class Living:
 
     # Ends, and layers in file systems of their own
 
-    async def _thaw(self, container_id: str, *, kill: bool) -> None:
-        """A frozen process cannot end."""
-        await self._tasks.thaw(container_id, kill=kill)
+    async def _thaw(self, container_id: str, *, kill: bool) -> bool:
+        """A frozen process cannot end. Returns whether it was frozen."""
+        return await self._tasks.thaw(container_id, kill=kill)
 
     async def _thaw_all(self, sandbox_id: str) -> None:
         for container_id in await self._details.paused_in(sandbox_id):

@@ -385,10 +385,11 @@ class ContainerdRuntime(Living):
 
     async def _remove(self, container_id: str) -> None:
         folder = await disk.folder_of(self.client, container_id)
-        await self._thaw(container_id, kill=True)
-        if folder:
-            # Nothing may write any more when the file system goes.
+        if await self._thaw(container_id, kill=True) or folder:
+            # CRI refuses to remove what has just been killed and is not yet known to have ended, and nothing may write
+            # any more when the file system goes.
             await self._stopper.stop(container_id, 0, None)
+        if folder:
             await self._unplace(container_id)
         await self._maker.remove_container(container_id)
         self._observer.forget(container_id)

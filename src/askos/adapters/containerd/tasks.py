@@ -55,16 +55,22 @@ class Tasks:
         finally:
             self._details.turned(container_id)
 
-    async def thaw(self, container_id: str, *, kill: bool) -> None:
+    async def thaw(self, container_id: str, *, kill: bool) -> bool:
         """Let a paused container go on so that it can end; with `kill` it does not run another step of its own.
-        Raises RpcError."""
+        Returns whether it was paused. Raises RpcError."""
         if not await self._details.paused(container_id):
-            return
+            return False
         if kill:
             request = api.KillRequest(container_id=container_id, signal=_SIGKILL, all=True)
             with contextlib.suppress(RpcError):
                 await self._client.call("tasks.v1.Tasks/Kill", request, _CALL_S)
-        await self._resume(container_id)
+        try:
+            await self._resume(container_id)
+        except RpcError as error:
+            # runc thaws by itself what it kills on control groups v1: then nothing is left to resume.
+            if error.away or not kill:
+                raise
+        return True
 
     async def processes(self, container_id: str) -> list[int]:
         """Host pids of everything that runs in a container."""

@@ -85,7 +85,6 @@ def _groups(
     found = []
     for uuid in sorted(worn | named):
         everywhere = members.get(uuid, {})
-        flat = [address for theirs in everywhere.values() for address in theirs if ":" not in address]
         near = {network: everywhere[network] for network in here if network in everywhere}
-        found.append(HostGroup(uuid, rules.get(uuid, []) if uuid in worn else [], flat, near))
+        found.append(HostGroup(uuid, rules.get(uuid, []) if uuid in worn else [], near))
     return found
