@@ -25,13 +25,9 @@ _LINE = re.compile(
 )
 _CLASS = re.compile(r"setUpClass \((?P<name>.+)\)")
 
-OVERLAPPING = "test_container_network"
-"""It makes a network with the first range that its own project has free, and gives up when another project has that
-one; here all networks share the routing of the hosts. So it runs where no networks are made for the projects."""
 
-
-def configuration(cloud: Cloud, folder: Path, version: str, *, isolated: bool) -> str:
-    """tempest.conf, with credentials made for each class, and if `isolated` a network for each of these."""
+def configuration(cloud: Cloud, folder: Path, version: str) -> str:
+    """tempest.conf, with credentials made for each class, and a network for each of these."""
     login = cloud.login()
     found = cloud.api("GET", "/networking/v2.0/networks?router:external=true")
     networks = found.json()["networks"] if found.status == 200 else []
@@ -46,7 +42,7 @@ log_file = tempest.log
 lock_path = {cloud.home}/lock
 [auth]
 use_dynamic_credentials = true
-create_isolated_networks = {str(isolated).lower()}
+create_isolated_networks = true
 admin_username = {login.user}
 admin_password = {login.password}
 admin_project_name = {login.project}
@@ -93,11 +89,11 @@ def load_images(cloud: Cloud) -> None:
 class Tempest:
     """tempest, set up for one cloud. Its log and every request stay in `logs`."""
 
-    def __init__(self, cloud: Cloud, venv: Path, logs: Path, version: str, *, isolated: bool, enabled: bool) -> None:
+    def __init__(self, cloud: Cloud, venv: Path, logs: Path, version: str, *, enabled: bool) -> None:
         self.version, self._logs = version, logs
         (logs / "log").mkdir(parents=True, exist_ok=True)
-        (logs / "tempest.conf").write_text(configuration(cloud, logs, version, isolated=isolated))
-        home = cloud.home / logs.name
+        (logs / "tempest.conf").write_text(configuration(cloud, logs, version))
+        home = cloud.home / "tempest"
         programs = home / "bin"
         programs.mkdir(parents=True)
         if shutil.which("ping") is None:
@@ -159,14 +155,6 @@ def _results(line: str, chosen: list[str]) -> list[Result]:
     return [Result(each, told["result"], told["why"] or "", float(told["seconds"] or 0)) for each in names]
 
 
-def run(cloud: Cloud, venv: Path, logs: Path, version: str, regex: str, enabled: bool) -> list[Result]:
-    """Everything that was asked for."""
-    most = Tempest(cloud, venv, logs / "most", version, isolated=True, enabled=enabled)
-    results = most.run(["--regex", regex, "--exclude-regex", OVERLAPPING])
-    network = Tempest(cloud, venv, logs / "network", version, isolated=False, enabled=enabled)
-    return results + network.run(["--regex", f"(?=.*{OVERLAPPING}){regex}"])
-
-
 def main() -> int:
     """Write results.json into the logs' folder. Exit code 0 unless the harness itself failed."""
     parser = argparse.ArgumentParser(prog="tests.tempest.part")
@@ -181,7 +169,8 @@ def main() -> int:
         cloud.up()
         load_images(cloud)
         with outside(), docker_api({"alpine": images.alpine().docker_archive("alpine:latest")}):
-            results = run(cloud, asked.venv, asked.logs, asked.at, asked.regex, asked.enabled)
+            tempest = Tempest(cloud, asked.venv, asked.logs, asked.at, enabled=asked.enabled)
+            results = tempest.run(["--regex", asked.regex])
     finally:
         if (cloud.data / "log").exists():
             shutil.copytree(cloud.data / "log", asked.logs / "cloud", dirs_exist_ok=True)

@@ -119,9 +119,6 @@ decorator does nothing then (`tests/tempest/enabled/sitecustomize.py`). One of t
 without an input and wants to see it running. Zun says so of whatever was started once; here the status is what is, and
 such a bash has ended. So the image that the test gets has an entrypoint that gives bash an input which stays open.
 
-`test_container_network` runs by itself, without the networks that tempest makes for each project: it gives up when
-another project has the range that it wants, and here all networks share the routing of the hosts.
-
 Around the cloud: the suite pulls one image with Docker's own API and looks for Docker's networks; what it needs of that
 is answered by `tests/tempest/docker_api.py`. The gateway of the external network, which it pings, is
 `tests/tempest/outside.py`. The images are made from the machine's busybox, bash and curl (`tests/tempest/images.py`). The
