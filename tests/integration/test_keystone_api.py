@@ -341,9 +341,6 @@ async def test_projects_users_and_filters(cloud: Cloud) -> None:
                 uuid="n",
                 project_id=project["id"],
                 name="backend",
-                cidr="10.0.0.0/24",
-                gateway="10.0.0.1",
-                subnet_uuid="s",
                 created_us=0,
             )
         )

@@ -74,16 +74,26 @@ async def _run(session: Session, path: str, query: Query, streams: Streams) -> w
             helpers.append(asyncio.create_task(_send_sizes(socket_, streams.terminal_size)))
         loop, me = asyncio.get_running_loop(), asyncio.current_task()
         assert me is not None
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            # So that the terminal is put right on these ways out, too.
+        interrupted = False
+
+        def interrupt() -> None:
+            nonlocal interrupted
+            interrupted = True
+            me.cancel()
+
+        # So that the terminal is put right on these ways out, too. Ctrl-C as well: asyncio's own handler cancels between
+        # any two instructions, also between a look at a future and its result.
+        for number, handler in ((signal.SIGTERM, me.cancel), (signal.SIGHUP, me.cancel), (signal.SIGINT, interrupt)):
             with contextlib.suppress(RuntimeError, ValueError):
-                loop.add_signal_handler(number, me.cancel)
+                loop.add_signal_handler(number, handler)
         try:
             try:
                 return await output
             except asyncio.CancelledError:
                 if any(h.done() and not h.cancelled() and isinstance(h.exception(), Detached) for h in helpers):
                     raise Detached from None
+                if interrupted:
+                    raise KeyboardInterrupt from None
                 raise
         finally:
             for task in (*helpers, output):
