@@ -7,6 +7,8 @@ from typing import Any
 from tests.acceptance.capsule_workload import BASE, ENDS, STEADY, Slot
 from tests.acceptance.crash_fixtures import Cloud
 
+from askos.model.images import normalise
+
 
 def shown(cloud: Cloud) -> dict[str, dict[str, Any]]:
     answer = cloud.client.at("GET", BASE)
@@ -39,7 +41,8 @@ def not_as_asked(cloud: Cloud, slot: Slot, each: dict[str, Any]) -> list[str]:
     if slot.kind not in STEADY:
         return wrong
     (main,) = (c for c in each["status"]["containerStatuses"] if c["name"] == "main")
-    if main["image"] not in slot.image or each["spec"]["containers"][0]["image"] != main["image"]:
+    asked = each["spec"]["containers"][0]["image"]
+    if asked not in slot.image or normalise(asked) != main["image"]:
         wrong.append(f"{slot.name} has the image {main['image']}, asked for was {slot.image}")
     if each["status"]["observedGeneration"] != each["metadata"]["generation"]:
         wrong.append(f"{slot.name} is behind: {each['status']['observedGeneration']} {each['metadata']['generation']}")

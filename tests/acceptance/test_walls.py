@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from ipaddress import ip_address, ip_network
 
 import pytest
 from tests.acceptance.cloud_fixtures import LIVES, Cloud, Login, eventually, one_line
@@ -95,8 +97,17 @@ def test_the_host_is_not_reachable_from_a_container(cloud: Cloud) -> None:
     neighbour = cloud.running(("sh", "-c", "while :; do echo hello | nc -l -p 5000; done"), name="heard")
     there = address_of(cloud, neighbour)
     eventually(lambda: "hello" in cloud.inside(box, f"nc -w 1 {there} 5000 </dev/null")[1], "nc hears others")
+    uplinks = [
+        one["local"]
+        for link in json.loads(subprocess.check_output(["ip", "-j", "-4", "addr"]))
+        for one in link["addr_info"]
+        if ip_address(one["local"]) in ip_network("100.127.0.0/16")
+    ]
+    assert uplinks, "the host leads to its networks by addresses of its own"
     with listener() as port:
-        for host in (gateway, own_address()):
+        code, output = cloud.inside(box, f"nc -w 1 {gateway} {port} </dev/null")
+        assert code != 0 and "hello" not in output, "the gateway is the network's, not the host's"
+        for host in (own_address(), *uplinks):
             # The host itself hears it there, so only the wall can keep it from the container.
             with socket.create_connection((host, port), 5) as control:
                 assert control.recv(16) == b"hello\n"
