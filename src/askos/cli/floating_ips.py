@@ -95,14 +95,18 @@ def _external(api: Networks, name: str | None) -> str:
     return str(found[0]["id"])
 
 
-@click.command(cls=base.Command, examples=["askos floating-ip attach 172.24.4.10 web"])
+@click.command(cls=base.Command, examples=["askos floating-ip attach web", "askos floating-ip attach 172.24.4.10 web"])
 @click.option("--network", "inside", metavar="NETWORK", help="To its address there.", shell_complete=complete_networks)
-@click.argument("address", shell_complete=complete_floating)
+@click.argument("addresses", nargs=-1, metavar="[ADDRESS]", shell_complete=complete_floating)
 @click.argument("name", metavar="CONTAINER", shell_complete=base.complete_names)
-def attach(address: str, name: str, inside: str | None) -> None:
-    """Let an address lead to a container. Its security groups say who may come that way."""
+def attach(addresses: tuple[str, ...], name: str, inside: str | None) -> None:
+    """Let an address lead to a container, a new one if none is named, and print it. The container's security groups say
+    who may come that way."""
+    if len(addresses) > 1:
+        raise click.UsageError(f"One address leads to one container: {' '.join(addresses)} are {len(addresses)}.")
+    address = addresses[0] if addresses else None
     api = networks()
-    what = f"attach {address} to {name}"
+    what = f"attach {address or 'a floating address'} to {name}"
     with base.doing(what, name=name):
         container = base.containers().show(name)
     with doing(what, FLOATING):
@@ -115,8 +119,12 @@ def attach(address: str, name: str, inside: str | None) -> None:
             raise ClientError(f"{name} has no address{where} yet. See `askos show {name}`")
         if len(ports) > 1:
             raise ClientError(f"{name} is in {len(ports)} networks. Say which with --network")
-        api.update(FLOATING, api.find(FLOATING, address)["id"], {"port_id": ports[0]["id"]})
-    print(address)
+        port = {"port_id": ports[0]["id"]}
+        if address is None:
+            made = api.create(FLOATING, {"floating_network_id": _external(api, None), **port})
+        else:
+            made = api.update(FLOATING, api.find(FLOATING, address)["id"], port)
+    print(made["floating_ip_address"])
 
 
 @click.command(cls=base.Command, examples=["askos floating-ip detach 172.24.4.10"])

@@ -56,7 +56,8 @@ class FakeNetworks:
         if body.get("cidr") == "0.0.0.0/0":
             return problem(400, "InvalidInput", "Invalid input for operation: that is everything.")
         if path == "floatingips":
-            body |= {"floating_ip_address": "172.24.4.7", "fixed_ip_address": None, "port_id": None, "status": "DOWN"}
+            usual = {"floating_ip_address": "172.24.4.7", "fixed_ip_address": None, "port_id": None, "status": "DOWN"}
+            body = {**usual, **body}
         return web.json_response({single: self.add(path, **body)}, status=201)
 
     async def _show(self, request):

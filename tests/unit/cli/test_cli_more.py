@@ -334,6 +334,11 @@ def test_floating_addresses(askos, cloud):
     assert one["port_id"] is None
     assert askos("fip", "rm", address).code == 0
     assert cloud.networks.things["floatingips"] == {}
+    taken = askos("fip", "attach", "web")
+    assert (taken.code, taken.out.strip()) == (0, "172.24.4.7"), "a new one, as none was named"
+    (one,) = cloud.networks.things["floatingips"].values()
+    assert one["port_id"] == port["id"]
+    assert askos("fip", "attach", "172.24.4.7", "172.24.4.8", "web").code == 2
 
 
 def test_a_registrys_password_comes_from_standard_input_only(program, askos, cloud):
