@@ -8,7 +8,7 @@ data=$(data_folder)
 
 # Only what Askos made, by name: somebody may have named a folder that holds more.
 made=(admin-password adopted askos.db askos.db-shm askos.db-wal capsules certs.d clouds.json clouds.yaml cni containerd
-  content.key first-image host-uuid images instance lock log openrc run server.lock tls volumes)
+  content.key first-image host-uuid image-rights.json images instance lock log openrc run server.lock tls volumes)
 
 if [ -e "$data/instance" ]; then
   scripts/down.sh
