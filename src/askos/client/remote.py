@@ -81,8 +81,8 @@ async def _run(session: Session, path: str, query: Query, streams: Streams) -> w
             interrupted = True
             me.cancel()
 
-        # So that the terminal is put right on these ways out, too. Ctrl-C as well: asyncio's own handler cancels between
-        # any two instructions, also between a look at a future and its result.
+        # So that the terminal is put right on these ways out, too. Ctrl-C as well: asyncio's own handler cancels
+        # between any two instructions, also between a look at a future and its result.
         for number, handler in ((signal.SIGTERM, me.cancel), (signal.SIGHUP, me.cancel), (signal.SIGINT, interrupt)):
             with contextlib.suppress(RuntimeError, ValueError):
                 loop.add_signal_handler(number, handler)
