@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import itertools
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from askos.model.volumes import GIB
 from askos.plan import placement
 from askos.ports.network_store import NewPort, NewSubnet, Who
 
-from .cloud import HOST, Answer, Cloud, facts
+from .cloud import HOST, Answer, Cloud, facts, open_cloud
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -255,6 +256,18 @@ async def test_host_zone_and_hints_are_kept_for_the_placement(cloud: Cloud) -> N
     claim = placement.claim(capsule.spec)
     assert (claim.host, claim.zone, claim.labels, claim.runtime) == ("host-1", "nova", (("rack", "a"),), "runc")
     assert (await cloud.show(uuid))["runtime"] == "runc"
+
+
+async def test_a_runtime_that_no_host_has(template: Path, tmp_path: Path) -> None:
+    why = "Invalid input for field 'runtime'.Value: 'kata'. no host has it; the runtimes are: "
+    async with open_cloud(template, tmp_path) as cloud:
+        (await post(cloud, ROOT, runtime="kata")).refused(400, "schema-validation-error", why + "none")
+        await cloud.store.register_host(facts(HOST, "host-1", runtimes=("runc", "runsc")), "nova")
+        (await post(cloud, ROOT, runtime="kata")).refused(400, "schema-validation-error", why + "runc, runsc")
+        listed = await cloud.ask("GET", "/v1/containers?all_projects=1", ROOT)
+        assert listed.body["containers"] == []
+        for name in ("runsc", "", None):
+            assert (await post(cloud, ROOT, runtime=name)).status == 202
 
 
 async def test_a_host_that_is_not_there(cloud: Cloud) -> None:

@@ -85,6 +85,7 @@ class Containers:
         registry = await self.lookups.registry(body.get("registry"), caller)
         mounts = await self.lookups.mounts(body.get("mounts"), caller)
         await self.lookups.check_host(spec.placement.host)
+        await self.lookups.check_runtime(spec.runtime)
         container = msgspec.structs.replace(
             spec.containers[0], mounts=mounts.mounts, registry_uuid=registry, image_uuid=image_uuid
         )

@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
-from askos.api import policy
+from askos.api import policy, runtimes
 from askos.api.errors import ApiError, invalid_field
 from askos.model.capsules import ContainerMount, VolumeGrant
 from askos.model.errors import NotFoundError
@@ -184,6 +184,16 @@ class Lookups:
         """A 404 for a host that is not there."""
         if name and name not in (await self._store.host_names()).values():
             raise NotFoundError(f"Requested host {name} could not be found.", "requested-host-not-found")
+
+    async def check_runtime(self, name: str) -> None:
+        """A 400 for a runtime that no host has; nobody is asked when none is named."""
+        if not name:
+            return
+        there = await runtimes.offered(self._store)
+        if name not in there:
+            raise invalid_field(
+                "runtime", name, f"no host has it; the runtimes are: {', '.join(sorted(there)) or 'none'}"
+            )
 
 
 def checked_address(field: str, text: str, version: int = 0) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from askos.api import manifests, podchanges, podpatch, podview, podwatch, policy, schemas, selectors, weight
+from askos.api import manifests, podchanges, podpatch, podview, podwatch, policy, runtimes, schemas, selectors, weight
 from askos.api.core import Request, json_response, raw_json, read_json
 from askos.api.errors import ApiError, invalid_query
 from askos.api.hostnames import HostNames
@@ -221,11 +221,7 @@ class Pods:
         spec = body.get("spec")
         if not isinstance(spec, dict) or spec.get("runtimeClassName") is None:
             return set() if capsule is None else _own_runtime(capsule)
-        return await self._runtimes() | (set() if capsule is None else _own_runtime(capsule))
-
-    async def _runtimes(self) -> set[str]:
-        """The runtime classes that there are."""
-        return {runtime for host in await self._store.hosts() for runtime in host.facts.runtimes}
+        return await runtimes.offered(self._store) | (set() if capsule is None else _own_runtime(capsule))
 
     # -- changing ----------------------------------------------------------------------------------------------
 
@@ -250,7 +246,7 @@ class Pods:
         strategic = _is_strategic(request)
         body = await _object(request)
         expected = _expected(body)
-        runtimes = await self._runtimes_for(body, capsule)
+        allowed = await self._runtimes_for(body, capsule)
         warnings: list[str] = []
         given = body.pop("content", None)
         content: Content | None = None
@@ -264,7 +260,7 @@ class Pods:
             present = podview.capsule_json(now)
             del present["status"]
             patched = podpatch.merged(present, body, strategic=strategic)
-            manifest = manifests.read(patched, caller=request.caller, runtimes=runtimes)
+            manifest = manifests.read(patched, caller=request.caller, runtimes=allowed)
             warnings[:] = manifest.warnings
             return self._changed(now, manifest.pod, content)
 
