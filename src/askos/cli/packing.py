@@ -1,12 +1,13 @@
 """Local files to a tar archive, and back again, bit by bit.
 
 An archive may come from a container that means ill: nothing is written outside of where the user wants it, not through
-links either, and no special files, owners or set-user-id bits are taken over.
+links either, and no special files or set-user-id bits are taken over; owners only if the user says so.
 """
 
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import stat
 import tarfile
@@ -20,8 +21,9 @@ CHUNK = 256 * 1024
 Complain = Callable[[str], None]
 
 
-def pack(source: Path, name: str, complain: Complain) -> Iterator[bytes]:
-    """The archive of a file or folder, with `name` at its top ("" for only what is in the folder); owned by root.
+def pack(source: Path, name: str, complain: Complain, *, owners: bool = False) -> Iterator[bytes]:
+    """The archive of a file or folder, with `name` at its top ("" for only what is in the folder); owned by root, or
+    with `owners` by whom it is owned here.
 
     Links are packed as links. What is neither file, folder nor link is left out and complained about. OSError.
     """
@@ -29,6 +31,8 @@ def pack(source: Path, name: str, complain: Complain) -> Iterator[bytes]:
         info = tarfile.TarInfo(inner)
         found = path.lstat()
         info.mode, info.mtime = stat.S_IMODE(found.st_mode), int(found.st_mtime)
+        if owners:
+            info.uid, info.gid = found.st_uid, found.st_gid
         if stat.S_ISLNK(found.st_mode):
             info.type, info.linkname = tarfile.SYMTYPE, os.readlink(path)
         elif stat.S_ISDIR(found.st_mode):
@@ -93,9 +97,36 @@ class _Reader(io.RawIOBase):
         return count
 
 
-def unpack(pieces: Iterable[bytes], destination: str, *, contents: bool, complain: Complain) -> None:
+def top_link(pieces: Iterator[bytes]) -> tuple[str | None, Iterator[bytes]]:
+    """Where the link at the top of an archive leads to, None if there is none there; and the whole archive again."""
+    seen: list[bytes] = []
+
+    def noted() -> Iterator[bytes]:
+        for piece in pieces:
+            seen.append(piece)
+            yield piece
+
+    try:
+        with tarfile.open(fileobj=io.BufferedReader(_Reader(noted()), tarfile.RECORDSIZE), mode="r|") as tar:
+            first = tar.next()
+    except tarfile.TarError:
+        first = None  # Who unpacks it says so.
+    link = first.linkname if first is not None and first.issym() else None
+    return link, itertools.chain(seen, pieces)
+
+
+def unpack(
+    pieces: Iterable[bytes],
+    destination: str,
+    *,
+    contents: bool,
+    complain: Complain,
+    name: str = "",
+    owners: bool = False,
+) -> None:
     """Put an archive with one thing at its top where the user wants it, by docker's rules: into a folder that is there,
-    else under that name. `contents`: of a folder only what is in it. ClientError, OSError.
+    else under that name. `contents`: of a folder only what is in it. `name`: what its top is called here, if not as
+    in the archive. `owners`: files keep uid and gid. ClientError, OSError.
     """
     target: _Target | None = None
     source = io.BufferedReader(_Reader(pieces), CHUNK)
@@ -104,7 +135,8 @@ def unpack(pieces: Iterable[bytes], destination: str, *, contents: bool, complai
             for member in tar:
                 top, _, inner = member.name.strip("/").partition("/")
                 if target is None:
-                    target = _Target(_base(destination, top, folder=member.isdir(), contents=contents), complain)
+                    at = _base(destination, name or top, folder=member.isdir(), contents=contents)
+                    target = _Target(at, complain, owners=owners)
                 target.put(tar, member, inner)
     except tarfile.TarError as error:
         raise ClientError(f"what came is not a tar archive ({error}). Try again") from None
@@ -130,8 +162,9 @@ def _base(destination: str, name: str, *, folder: bool, contents: bool) -> Path:
 
 
 class _Target:
-    def __init__(self, base: Path, complain: Complain) -> None:
+    def __init__(self, base: Path, complain: Complain, *, owners: bool) -> None:
         self._base = base
+        self._owners = owners
         self._root = Path(os.path.realpath(base))
         self._complain = complain
         self._folders: list[tuple[Path, tarfile.TarInfo]] = []
@@ -150,6 +183,7 @@ class _Target:
         elif member.issym():
             self._clear(path)
             path.symlink_to(member.linkname)
+            self._give(path, member)
         elif member.islnk():
             self._clear(path)
             os.link(self._inside(member.linkname.strip("/").partition("/")[2]), path, follow_symlinks=False)
@@ -159,7 +193,7 @@ class _Target:
     def finish(self) -> None:
         """Modes and times of folders, last: one that may not be written to could not be filled."""
         for path, member in reversed(self._folders):
-            _look_like(path, member)
+            self._look_like(path, member)
 
     def _inside(self, inner: str) -> Path:
         """The local path. ClientError when it leads outside of the destination."""
@@ -186,9 +220,20 @@ class _Target:
         with path.open("wb") as target:
             while piece := data.read(CHUNK):
                 target.write(piece)
-        _look_like(path, member)
+        self._look_like(path, member)
 
+    def _look_like(self, path: Path, member: tarfile.TarInfo) -> None:
+        self._give(path, member)
+        path.chmod(member.mode & 0o777)
+        os.utime(path, (member.mtime, member.mtime))
 
-def _look_like(path: Path, member: tarfile.TarInfo) -> None:
-    path.chmod(member.mode & 0o777)
-    os.utime(path, (member.mtime, member.mtime))
+    def _give(self, path: Path, member: tarfile.TarInfo) -> None:
+        """Its owner, before its mode. ClientError when that is somebody else, and we are not root."""
+        if not self._owners:
+            return
+        try:
+            os.chown(path, member.uid, member.gid, follow_symlinks=not member.issym())
+        except PermissionError:
+            raise ClientError(
+                f"{path} cannot be given to {member.uid}:{member.gid}: only root may do that. Leave out -a"
+            ) from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import tarfile
 from base64 import b64encode
 from ipaddress import IPv6Network
@@ -148,11 +149,83 @@ def test_cp_into_a_container_follows_dockers_rules(askos, cloud, tmp_path):
     assert askos("cp", "a:/x", "b:/y").code == 2
 
 
-def archive(*members):
+def test_cp_of_links_into_a_container(askos, cloud, tmp_path):
+    askos("create", "--name", "web", "busybox")
+    (tmp_path / "f").write_text("x")
+    (tmp_path / "link").symlink_to("f")
+    (tmp_path / "lost").symlink_to("nowhere")
+
+    def entry():
+        with tarfile.open(fileobj=io.BytesIO(cloud.files.pop("put /tmp"))) as tar:
+            (found,) = tar.getmembers()
+            return found
+
+    assert askos("cp", f"{tmp_path}/link", "web:/tmp").code == 0
+    copied = entry()
+    assert (copied.name, copied.linkname) == ("link", "f")
+    assert askos("cp", "-L", f"{tmp_path}/link", "web:/tmp").code == 0
+    copied = entry()
+    assert (copied.name, copied.isreg(), copied.size) == ("link", True, 1)
+    lost = askos("cp", "-L", f"{tmp_path}/lost", "web:/tmp")
+    assert (lost.code, lost.err.count("\n")) == (1, 1)
+    assert "leads nowhere" in lost.err
+
+
+def test_cp_of_links_out_of_a_container(askos, cloud, tmp_path):
+    askos("create", "--name", "web", "busybox")
+    cloud.files["/srv/l"] = archive(("l", LINK, "../opt/m"))
+    cloud.files["/srv/../opt/m"] = archive(("m", LINK, "/real"))
+    cloud.files["/real"] = archive(("real", FILE, "hi"))
+    cloud.files["/loop"] = archive(("loop", LINK, "loop"))
+    assert askos("cp", "web:/srv/l", str(tmp_path)).code == 0
+    assert os.readlink(tmp_path / "l") == "../opt/m"
+    (tmp_path / "l").unlink()
+    assert askos("cp", "-L", "web:/srv/l", str(tmp_path)).code == 0
+    assert not (tmp_path / "l").is_symlink()
+    assert (tmp_path / "l").read_text() == "hi"
+    circle = askos("cp", "-L", "web:/loop", str(tmp_path))
+    assert (circle.code, circle.err.count("\n")) == (1, 1)
+    assert "in a circle" in circle.err
+
+
+@pytest.mark.parametrize("flags", [(), ("-a",)])
+def test_owners_are_kept_if_asked_for(askos, cloud, tmp_path, monkeypatch, flags):
+    given = []
+    monkeypatch.setattr(os, "chown", lambda *args, **more: given.append((args, more)))
+    askos("create", "--name", "web", "busybox")
+    cloud.files["/d"] = archive(("d", DIR, ""), ("d/f", FILE, "hi"), ("d/l", LINK, "f"), owner=(1000, 50))
+    assert askos("cp", *flags, "web:/d", str(tmp_path)).code == 0
+    to = tmp_path / "d"
+    wanted = [((to / each, 1000, 50), {"follow_symlinks": each != "l"}) for each in ("f", "l", "")]
+    assert given == (wanted if flags else [])
+    assert (to / "f").stat().st_mode & 0o7777 == 0o755
+    (tmp_path / "g").write_text("x")
+    here = (tmp_path / "g").stat()
+    monkeypatch.setattr(type(tmp_path), "lstat", lambda self: os.stat_result((*here[:4], 1234, 567, *here[6:])))
+    assert askos("cp", *flags, f"{tmp_path}/g", "web:/tmp").code == 0
+    with tarfile.open(fileobj=io.BytesIO(cloud.files["put /tmp"])) as tar:
+        (found,) = tar.getmembers()
+    assert (found.uid, found.gid) == ((1234, 567) if flags else (0, 0))
+
+
+def test_who_is_not_root_cannot_give_files_away(askos, cloud, tmp_path, monkeypatch):
+    def refused(*_args, **_more):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "chown", refused)
+    askos("create", "--name", "web", "busybox")
+    cloud.files["/f"] = archive(("f", FILE, "hi"), owner=(0, 0))
+    told = askos("cp", "-a", "web:/f", str(tmp_path))
+    assert (told.code, told.err.count("\n")) == (1, 1)
+    assert "cannot be given to 0:0: only root may do that. Leave out -a" in told.err
+
+
+def archive(*members, owner=(0, 0)):
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         for name, kind, text in members:
             info = tarfile.TarInfo(name)
+            info.uid, info.gid = owner
             info.type, info.mode = kind, 0o4755
             if kind == tarfile.REGTYPE:
                 info.size = len(text)
