@@ -823,6 +823,31 @@ async def test_sweep_removes_planted_leftovers(fresh: Bench) -> None:
     assert (await fresh.one(capsule)).state == "running"
 
 
+async def test_sweep_removes_layers_that_were_being_unpacked_when_somebody_was_killed(fresh: Bench) -> None:
+    """Not while something is pulled: nobody can tell whose they are then."""
+    name = f"extract-12345-abcd sha256:{'e' * 64}"
+    command = ["ctr", "-a", str(fresh.containerd.socket), "-n", "k8s.io", "snapshots", "--snapshotter"]
+    command += [fresh.containerd.snapshotter, "prepare", name]
+    await asyncio.to_thread(subprocess.run, command, check=True, stdout=subprocess.DEVNULL)
+    asked = asyncio.Event()
+
+    async def swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.set()
+        await reader.read()
+        writer.close()
+
+    registry = await asyncio.start_server(swallow, "127.0.0.1", 0)
+    pulling = asyncio.create_task(fresh.runtime.pull(f"127.0.0.1:{registry.sockets[0].getsockname()[1]}/some/app:1"))
+    await asyncio.wait_for(asked.wait(), 20)
+    places = fresh.containerd.root, fresh.containerd.state, fresh.containerd.socket
+    assert await sweep(fresh.runtime, *places) == []
+    pulling.cancel()
+    await asyncio.gather(pulling, return_exceptions=True)
+    registry.close()
+    assert await sweep(fresh.runtime, *places) == [f"snapshot {name}"]
+    assert await sweep(fresh.runtime, *places) == []
+
+
 async def test_the_sandbox_image_can_be_busybox_too(fresh: Bench) -> None:
     archive = fresh.data / "pause.tar"
     await asyncio.to_thread(make_pause_archive, archive, None)

@@ -24,7 +24,7 @@ from askos.adapters.containerd.living import Living
 from askos.adapters.containerd.look import Observer
 from askos.adapters.containerd.making import Maker
 from askos.adapters.containerd.proto import containerd_api_pb2 as api
-from askos.adapters.containerd.pull import STALL_S, pull
+from askos.adapters.containerd.pull import STALL_S, Pulls, pull
 from askos.adapters.containerd.reasons import describe
 from askos.adapters.containerd.rpc import LIST_S, Client, RpcError, failed
 from askos.adapters.containerd.stopping import Stopper
@@ -92,6 +92,7 @@ class ContainerdRuntime(Living):
         self._adoptions = Adoptions(adoption_root or state_root / "adopted")
         self._observer = Observer(self.client, instance, self._adoptions, self._details)
         self._maker = Maker(self.client)
+        self.pulls = Pulls()
         self.warm = Warm(
             self.client,
             self._maker,
@@ -324,7 +325,9 @@ class ContainerdRuntime(Living):
     async def pull(self, ref: str, progress: PullProgress | None = None, credential: Credential | None = None) -> Image:
         """Fetch an image; see `ports.runtime.Runtime.pull` for the errors."""
         name = images.resolvable(ref)
-        found = await self.image(await pull(self.client, name, progress, self._stall_s, credential))
+        with self.pulls:
+            pulled = await pull(self.client, name, progress, self._stall_s, credential)
+        found = await self.image(pulled)
         if found is None:
             raise RuntimeFailedError(f"Pulled {name}, but it is gone again. It is tried again.")
         return found

@@ -32,6 +32,7 @@ _EXEC_S = 5.0
 _LONG_S = 2.0
 _SETTLE_S = 0.5
 _SIGKILL = 9
+_UNPACKING = "extract-"
 _SANDBOX_ID = "io.kubernetes.cri.sandbox-id"
 _log = logging.getLogger(__name__)
 
@@ -141,15 +142,28 @@ class _Sweep:
             self._removed.append(f"container {container_id}")
 
     async def _snapshots(self, known: dict[str, Any]) -> None:
-        """Writable layers that no container uses. Those of a pull under way ("extract-…") are left alone."""
+        """Writable layers that no container uses."""
         used = {container.snapshot_key for container in known.values()}
-        request = api.ListSnapshotsRequest(snapshotter=self._runtime.snapshotter)
-        found = []
-        async for page in self._client.stream("snapshots.v1.Snapshots/List", request, _CALL_S):
-            found += [i.name for i in page.info if i.kind == api.ACTIVE and not i.name.startswith("extract-")]
+        found = await self._active()
         for name in found:
             if name not in used and await self._remove_snapshot(self._runtime.snapshotter, name):
                 self._removed.append(f"snapshot {name}")
+
+    async def _active(self) -> list[str]:
+        """Writable layers but those of a pull under way.
+
+        A layer of an image is unpacked into one ("extract-…"). Whoever is killed, or gives up, in the middle of it
+        leaves that behind, under a lease that keeps it for a day.
+        """
+        pulls = self._runtime.pulls
+        quiet, begun = pulls.idle, pulls.begun
+        request = api.ListSnapshotsRequest(snapshotter=self._runtime.snapshotter)
+        found = []
+        async for page in self._client.stream("snapshots.v1.Snapshots/List", request, _CALL_S):
+            found += [i.name for i in page.info if i.kind == api.ACTIVE]
+        # Containers and sandboxes are unpacked for as well, but none is being made now.
+        quiet = quiet and pulls.begun == begun
+        return found if quiet else [name for name in found if not name.startswith(_UNPACKING)]
 
     async def _shims(self, known: dict[str, Any]) -> None:
         """Shims that serve no task. One that is just ending is given the time to."""
