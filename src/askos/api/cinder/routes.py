@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from askos.api.cinder.context import BASE, MIN_VERSION, VERSION, Ask, Context, Handler, Json, reply
+from askos.api.cinder.context import BASE, MIN_VERSION, VERSION, Ask, Context, Handler
 from askos.api.cinder.volumes import Volumes
+from askos.api.service import Json, reply
 from askos.model.errors import NotFoundError
 from askos.ports.identity import Identity
 from askos.ports.volume_store import VolumeStore
@@ -53,13 +54,7 @@ def routes(store: VolumeStore, identity: Identity, public_url: str | None = None
     ):
         found += context.both(method, path, handler)
 
-    async def missing(ask: Ask) -> web.Response:
-        raise NotFoundError(
-            f"The resource could not be found: {ask.raw.method} {ask.raw.path}. This cloud's block storage service is "
-            "the part of Cinder that users of containers need."
-        )
-
-    found.append(web.route("*", "/volume/{rest:.*}", context.handled(missing)))
+    found.append(context.missing())
     return found
 
 

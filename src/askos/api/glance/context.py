@@ -1,45 +1,28 @@
-"""The way of a request to the image service: token, body, handler, answer; and Glance's form of errors."""
+"""The way of a request to the image service, and Glance's form of errors."""
 
 from __future__ import annotations
 
 import html
 import http
-import logging
-import uuid
-from collections.abc import Awaitable, Callable
 from typing import Any
 
-import msgspec
 from aiohttp import web
 
+from askos.api import service
+from askos.api.service import decoded, reply
 from askos.model import errors
 from askos.model.identity import Caller
-from askos.ports.identity import Identity
 from askos.ports.image_store import ImageReader, ImageStore
 
-_log = logging.getLogger(__name__)
-
-Json = dict[str, Any]
 BASE = "/image/v2"
 MAX_BODY = 1 << 20
 
-_ERRORS: tuple[tuple[type[errors.AskosError], int], ...] = (
-    (errors.InvalidError, 400),
-    (errors.UnauthorizedError, 401),
-    (errors.ForbiddenError, 403),
-    (errors.NotFoundError, 404),
-    (errors.ConflictError, 409),
-    (errors.StorageFullError, 413),
-    (errors.UnavailableError, 503),
-)
 
-
-class Ask:
+class Ask(service.Ask):
     """One request: who sends it, and what."""
 
     def __init__(self, raw: web.Request, caller: Caller) -> None:
-        self.raw = raw
-        self.caller = caller
+        super().__init__(raw, caller)
         self.reader = ImageReader(caller.project_id, caller.is_admin)
 
     @property
@@ -54,63 +37,41 @@ class Ask:
             data += more
         if len(data) > MAX_BODY:
             raise errors.InvalidError(f"The body of the request is larger than {MAX_BODY} bytes.")
-        try:
-            value = msgspec.json.decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            raise errors.InvalidError("JSON body is malformed: it cannot be read.") from None
+        value = decoded(data, errors.InvalidError("JSON body is malformed: it cannot be read."))
         if not isinstance(value, kind):
             raise errors.InvalidError(
                 f"JSON body is malformed: it must be {'an object' if kind is dict else 'a list'}."
             )
         return value
 
-    def may_write(self) -> None:
-        """ForbiddenError for who has the role reader alone."""
-        if {role.lower() for role in self.caller.roles} == {"reader"}:
-            raise errors.ForbiddenError("The role reader may look, and change nothing.")
 
+class Context(service.Service[ImageStore, Ask]):
+    """What all handlers share."""
 
-Handler = Callable[[Ask], Awaitable[web.StreamResponse]]
+    root = "/image"
+    kind, model = "image", "Glance"
+    statuses = ((errors.StorageFullError, 413), *service.STATUSES)
 
+    def ask(self, raw: web.Request, caller: Caller) -> Ask:
+        """What handlers get."""
+        return Ask(raw, caller)
 
-class Context:
-    """The store, the callers' identity, and the URL that clients shall use (None: the one they used)."""
+    def refused(self, request: web.Request, status: int, error: errors.AskosError) -> web.Response:
+        """The answer to what was refused."""
+        return refusal(request, status, error.message)
 
-    def __init__(self, store: ImageStore, identity: Identity, public_url: str | None) -> None:
-        self.store = store
-        self._identity = identity
-        self._public_url = public_url.rstrip("/") if public_url else None
+    def rejected(self, request: web.Request, error: web.HTTPException) -> web.Response:
+        """The answer to what HTTP itself does not allow."""
+        return refusal(request, error.status, f"{error.reason}.")
 
-    def url(self, request: web.Request) -> str:
-        """Where the cloud is reached."""
-        return self._public_url or f"{request.scheme}://{request.host}"
+    def failed(self, request: web.Request, request_id: str) -> web.Response:
+        """The answer when we are at fault."""
+        why = f"The server failed to handle this request. Its log has more, under {request_id}."
+        return refusal(request, 500, why)
 
-    def handled(self, handler: Handler) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-        """The handler with everything around it."""
-
-        async def run(request: web.Request) -> web.StreamResponse:
-            request_id = f"req-{uuid.uuid4()}"
-            response: web.StreamResponse
-            try:
-                caller = await self._identity.validate(request.headers.get("X-Auth-Token", ""))
-                response = await handler(Ask(request, caller))
-            except errors.AskosError as error:
-                status = next((status for kind, status in _ERRORS if isinstance(error, kind)), 500)
-                response = refusal(request, status, error.message)
-                if status == 401:
-                    response = refusal(request, 401, "This server could not verify that you may see this document.")
-                    response.headers["WWW-Authenticate"] = f'Keystone uri="{self.url(request)}/identity"'
-            except web.HTTPException as error:
-                response = refusal(request, error.status, f"{error.reason}.")
-            except Exception:
-                _log.exception("%s %s %s failed", request_id, request.method, request.path)
-                why = f"The server failed to handle this request. Its log has more, under {request_id}."
-                response = refusal(request, 500, why)
-            if not response.prepared:
-                response.headers["X-Openstack-Request-Id"] = request_id
-            return response
-
-        return run
+    def unauthorized(self, request: web.Request) -> web.Response:
+        """The answer to who has no token, in the service's own form."""
+        return refusal(request, 401, "This server could not verify that you may see this document.")
 
 
 def refusal(request: web.Request, status: int, message: str) -> web.Response:
@@ -128,8 +89,3 @@ def refusal(request: web.Request, status: int, message: str) -> web.Response:
         # What is left of a large body is not read.
         response.force_close()
     return response
-
-
-def reply(value: Any, status: int = 200) -> web.Response:
-    """A JSON answer."""
-    return web.Response(body=msgspec.json.encode(value), status=status, content_type="application/json")

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from askos.api.glance.context import Json
+from askos.api.service import Json
 from askos.model.errors import ConflictError, ForbiddenError, InvalidError
 from askos.model.identity import Caller
 from askos.model.stored_images import CONTAINER_FORMATS, DISK_FORMATS, StoredImage

@@ -10,8 +10,9 @@ import msgspec
 from aiohttp import ClientError, web
 
 from askos.api.glance import fields
-from askos.api.glance.context import Ask, Context, reply
+from askos.api.glance.context import Ask, Context
 from askos.api.glance.listing import page
+from askos.api.service import reply
 from askos.model.errors import ConflictError, ForbiddenError, InvalidError, NotFoundError
 from askos.model.stored_images import StoredImage
 

@@ -10,8 +10,9 @@ from typing import Any
 
 from multidict import MultiMapping
 
-from askos.api.glance.context import Ask, Json
+from askos.api.glance.context import Ask
 from askos.api.glance.fields import shown
+from askos.api.service import Json
 from askos.model.errors import InvalidError
 from askos.model.stored_images import StoredImage
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from aiohttp import web
 
 from askos.api.glance import schema
-from askos.api.glance.context import BASE, Ask, Context, Json, reply
+from askos.api.glance.context import BASE, Ask, Context
 from askos.api.glance.images import Images
+from askos.api.service import Json, reply
 from askos.model.errors import NotFoundError
 from askos.ports.identity import Identity
 from askos.ports.image_store import ImageStore
@@ -38,13 +39,7 @@ def routes(store: ImageStore, identity: Identity, public_url: str | None = None)
     ):
         found.append(web.route(method, f"{BASE}{path}", context.handled(handler)))
 
-    async def missing(ask: Ask) -> web.Response:
-        raise NotFoundError(
-            f"The resource could not be found: {ask.raw.method} {ask.raw.path}. This cloud's image service is the part "
-            "of Glance that users of containers need."
-        )
-
-    found.append(web.route("*", "/image/{rest:.*}", context.handled(missing)))
+    found.append(context.missing())
     return found
 
 

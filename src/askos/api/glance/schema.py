@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from askos.api.glance.context import Json
+from askos.api.service import Json
 from askos.model.stored_images import CONTAINER_FORMATS, DISK_FORMATS
 
 _TEXT: Json = {"type": "string"}

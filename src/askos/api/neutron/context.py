@@ -1,35 +1,19 @@
-"""The way of a request to the network service: token, body, handler, answer; and Neutron's form of errors."""
+"""The way of a request to the network service, and Neutron's form of errors."""
 
 from __future__ import annotations
 
-import logging
-import uuid
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Any
 
-import msgspec
 from aiohttp import web
 
+from askos.api import service
+from askos.api.service import Json, reply
 from askos.model import errors
 from askos.model.identity import Caller
-from askos.ports.identity import Identity
 from askos.ports.network_store import NetworkStore, Who
 
-_log = logging.getLogger(__name__)
-
-Json = dict[str, Any]
 BASE = "/networking/v2.0"
-MAX_BODY = 1 << 20
 
-_STATUSES: tuple[tuple[type[errors.AskosError], int], ...] = (
-    (errors.InvalidError, 400),
-    (errors.UnauthorizedError, 401),
-    (errors.ForbiddenError, 403),
-    (errors.NotFoundError, 404),
-    (errors.ConflictError, 409),
-    (errors.UnavailableError, 503),
-)
 _PLAIN = {
     "invalid": "InvalidInput",
     "conflict": "Conflict",
@@ -40,18 +24,12 @@ _PLAIN = {
 """Codes whose Neutron word is another."""
 
 
-class Ask:
+class Ask(service.Ask):
     """One request: who sends it, and what."""
 
     def __init__(self, raw: web.Request, caller: Caller) -> None:
-        self.raw = raw
-        self.caller = caller
+        super().__init__(raw, caller)
         self.who = Who(caller.project_id, caller.is_admin)
-
-    @property
-    def scope(self) -> str | None:
-        """The project that lists are limited to; None for administrators."""
-        return None if self.caller.is_admin else self.caller.project_id
 
     @property
     def item(self) -> str:
@@ -83,65 +61,43 @@ class Ask:
             raise errors.ForbiddenError(f"{what} is disallowed by policy: an administrator can do it.")
 
     async def body(self, single: str) -> Json:
-        """What is inside of {single: {...}}."""
-        try:
-            whole = msgspec.json.decode(await self.raw.read() or b"null")
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            raise bad(
-                "The server could not comply with the request: its body is not JSON.", "http-bad-request"
-            ) from None
-        if not isinstance(whole, dict) or not isinstance(whole.get(single), dict):
-            raise bad(f'Resource body required: {{"{single}": {{...}}}}.', "http-bad-request")
-        return dict(whole[single])
+        """What is inside of {single: {...}}. InvalidError."""
+        return await self.inside(
+            single,
+            bad("The server could not comply with the request: its body is not JSON."),
+            bad(f'Resource body required: {{"{single}": {{...}}}}.'),
+        )
 
 
-Handler = Callable[[Ask], Awaitable[web.Response]]
+class Context(service.Service[NetworkStore, Ask]):
+    """What all handlers share."""
 
-
-class Context:
-    """The store, the callers' identity, and the URL that clients shall use (None: the one they used)."""
-
-    def __init__(self, store: NetworkStore, identity: Identity, public_url: str | None) -> None:
-        self.store = store
-        self._identity = identity
-        self._public_url = public_url.rstrip("/") if public_url else None
+    root = "/networking"
+    kind, model = "network", "Neutron"
 
     def base(self, request: web.Request) -> str:
         """Where this API is reached, such as http://cloud.example:9517/networking."""
-        return f"{self._public_url or f'{request.scheme}://{request.host}'}/networking"
+        return f"{self.url(request)}{self.root}"
 
-    def handled(self, handler: Handler) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-        """The handler with everything around it."""
+    def ask(self, raw: web.Request, caller: Caller) -> Ask:
+        """What handlers get. ForbiddenError for a reader who wants to change something."""
+        ask = Ask(raw, caller)
+        if raw.method not in ("GET", "HEAD"):
+            ask.may_write()
+        return ask
 
-        async def run(request: web.Request) -> web.StreamResponse:
-            request_id = f"req-{uuid.uuid4()}"
-            try:
-                caller = await self._identity.validate(request.headers.get("X-Auth-Token", ""))
-                if request.method not in ("GET", "HEAD") and {r.lower() for r in caller.roles} == {"reader"}:
-                    raise errors.ForbiddenError("The role reader may look, and change nothing.")
-                response = await handler(Ask(request, caller))
-            except errors.AskosError as error:
-                response = self._refusal(request, error)
-            except web.HTTPException as error:
-                response = _error(error.status, f"HTTP{error.reason.replace(' ', '')}", f"{error.reason}.")
-            except Exception:
-                _log.exception("%s %s %s failed", request_id, request.method, request.path)
-                why = f"Request Failed: internal server error while processing your request. Its log has {request_id}."
-                response = _error(500, "HTTPInternalServerError", why)
-            response.headers["X-Openstack-Request-Id"] = request_id
-            return response
-
-        return run
-
-    def _refusal(self, request: web.Request, error: errors.AskosError) -> web.Response:
-        status = next((status for kind, status in _STATUSES if isinstance(error, kind)), 500)
-        if status == 401:
-            message = "The request you have made requires authentication."
-            answer = reply({"error": {"code": 401, "title": "Unauthorized", "message": message}}, 401)
-            base = self.base(request).removesuffix("/networking")
-            answer.headers["WWW-Authenticate"] = f'Keystone uri="{base}/identity"'
-            return answer
+    def refused(self, request: web.Request, status: int, error: errors.AskosError) -> web.Response:
+        """The answer to what was refused."""
         return _error(status, type_of(error.code), error.message)
+
+    def rejected(self, request: web.Request, error: web.HTTPException) -> web.Response:
+        """The answer to what HTTP itself does not allow."""
+        return _error(error.status, f"HTTP{error.reason.replace(' ', '')}", f"{error.reason}.")
+
+    def failed(self, request: web.Request, request_id: str) -> web.Response:
+        """The answer when we are at fault."""
+        why = f"Request Failed: internal server error while processing your request. Its log has {request_id}."
+        return _error(500, "HTTPInternalServerError", why)
 
 
 def type_of(code: str) -> str:
@@ -160,16 +116,6 @@ def bad(message: str, code: str = "http-bad-request") -> errors.InvalidError:
 
 def _error(status: int, kind: str, message: str) -> web.Response:
     return reply({"NeutronError": {"type": kind, "message": message, "detail": ""}}, status)
-
-
-def reply(value: Any, status: int = 200) -> web.Response:
-    """A JSON answer."""
-    return web.Response(body=msgspec.json.encode(value), status=status, content_type="application/json")
-
-
-def nothing() -> web.Response:
-    """204: done."""
-    return web.Response(status=204)
 
 
 def time_of(us: int) -> str:

@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from askos.api.neutron.context import Json, bad
+from askos.api.neutron.context import bad
+from askos.api.service import Json
 from askos.model.errors import InvalidError
 
 _MAX_TEXT = 255

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Literal, cast
 
-from askos.api.neutron.context import Ask, Json, bad, time_of
+from askos.api.neutron.context import Ask, bad, time_of
 from askos.api.neutron.fields import Fields, wrong
 from askos.api.neutron.resource import Resource
+from askos.api.service import Json
 from askos.model.networks import SecurityGroup, SecurityRule
 
 

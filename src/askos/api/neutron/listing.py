@@ -6,7 +6,8 @@ from typing import Any
 
 from aiohttp import web
 
-from askos.api.neutron.context import Ask, Json, bad, reply
+from askos.api.neutron.context import Ask, bad
+from askos.api.service import Json, reply
 from askos.model.errors import NotFoundError
 
 _WORDS = {"fields", "limit", "marker", "sort_key", "sort_dir", "page_reverse"}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from askos.api.neutron.context import Ask, Json, time_of
+from askos.api.neutron.context import Ask, time_of
 from askos.api.neutron.fields import Fields, wrong
 from askos.api.neutron.resource import Resource
+from askos.api.service import Json
 from askos.model.networks import FloatingAddress
 
 

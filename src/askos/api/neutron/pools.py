@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import msgspec
 
-from askos.api.neutron.context import Ask, Json, time_of
+from askos.api.neutron.context import Ask, time_of
 from askos.api.neutron.fields import Fields, wrong
 from askos.api.neutron.resource import Resource
+from askos.api.service import Json
 from askos.model.errors import AskosError
 from askos.model.networks import SubnetPool
 from askos.plan import pools

@@ -8,7 +8,8 @@ from typing import ClassVar
 from aiohttp import web
 
 from askos.api.neutron import listing
-from askos.api.neutron.context import BASE, Ask, Context, Json, nothing, reply
+from askos.api.neutron.context import BASE, Ask, Context
+from askos.api.service import Json, nothing, reply
 from askos.model.errors import NotFoundError
 
 COMMON = frozenset({"id", "tags", "tags-any", "not-tags", "not-tags-any", "description", "revision_number"})

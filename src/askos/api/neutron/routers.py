@@ -5,10 +5,11 @@ from __future__ import annotations
 import msgspec
 from aiohttp import web
 
-from askos.api.neutron.context import BASE, Ask, Json, bad, reply, time_of
+from askos.api.neutron.context import BASE, Ask, bad, time_of
 from askos.api.neutron.fields import Fields, wrong
 from askos.api.neutron.ports import fixed_ips
 from askos.api.neutron.resource import Resource
+from askos.api.service import Json, decoded, reply
 from askos.model.errors import NotFoundError
 from askos.model.networks import Router, TenantPort
 
@@ -90,12 +91,10 @@ class Routers(Resource):
     async def _interface(self, ask: Ask) -> tuple[Json, str | None, str | None]:
         view = await self.one(ask, ask.item)
         ask.check_owner(view["project_id"], "update_router")
-        try:
-            body = msgspec.json.decode(await ask.raw.read() or b"null")
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            body = None
+        odd = bad("Invalid input: the body names a subnet_id or a port_id.")
+        body = decoded(await ask.raw.read() or b"null", odd)
         if not isinstance(body, dict):
-            raise bad("Invalid input: the body names a subnet_id or a port_id.")
+            raise odd
         fields = Fields(body)
         subnet_uuid, port_uuid = fields.ident("subnet_id"), fields.ident("port_id")
         fields.done()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from askos.api.neutron.context import BASE, Ask, Context, Json, reply
+from askos.api.neutron.context import BASE, Ask, Context
 from askos.api.neutron.groups import Groups, Rules
 from askos.api.neutron.networks import Networks
 from askos.api.neutron.outside import FloatingIps
@@ -13,6 +13,7 @@ from askos.api.neutron.ports import Ports
 from askos.api.neutron.resource import Resource
 from askos.api.neutron.routers import Routers
 from askos.api.neutron.subnets import Subnets
+from askos.api.service import Json, reply
 from askos.model.errors import ForbiddenError, NotFoundError
 from askos.ports.identity import Identity
 from askos.ports.network_store import NetworkStore
@@ -62,14 +63,8 @@ def routes(store: NetworkStore, identity: Identity, public_url: str | None = Non
         kinds = ("network", "router")
         return reply({"availability_zones": [{"name": "nova", "resource": k, "state": "available"} for k in kinds]})
 
-    async def missing(ask: Ask) -> web.Response:
-        raise NotFoundError(
-            f"The resource could not be found: {ask.raw.method} {ask.raw.path}. This cloud's network service is the "
-            "part of Neutron that users of containers need."
-        )
-
     found.append(web.get(f"{BASE}/availability_zones", context.handled(zones)))
-    found.append(web.route("*", "/networking/{rest:.*}", context.handled(missing)))
+    found.append(context.missing())
     return found
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from ipaddress import ip_address
 from typing import Literal
 
-from askos.api.neutron.context import Ask, Json, time_of
+from askos.api.neutron.context import Ask, time_of
 from askos.api.neutron.fields import Fields, wrong
 from askos.api.neutron.resource import Resource
+from askos.api.service import Json
 from askos.model.errors import AskosError, NotFoundError
 from askos.model.networks import Subnet, SubnetPool
 from askos.plan import pools
