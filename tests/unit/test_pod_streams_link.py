@@ -12,8 +12,9 @@ import pytest
 from askos.model.pods import Container
 from askos.ports.calls import HostCall
 
+from .cloud import HOST
+from .link_pair import Pair
 from .pod_streams import TOKEN, UUID, Stage, stage_at
-from .test_link import HOST, Pair
 from .test_pod_streams import echo_at_the_end, output, read, served, status
 
 
