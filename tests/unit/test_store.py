@@ -1,131 +1,34 @@
-"""The store on a real SQLite file: transactions, addresses, placement, reports, the change log, and being killed."""
+"""The store on a real SQLite file: transactions, addresses, wishes, hosts, the change log, and being killed."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import random
-import shutil
 import signal
 import sys
 import uuid as uuids
-from collections.abc import AsyncIterator, Callable
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
-from typing import Any
 
-import msgspec
 import pytest
-import pytest_asyncio
-from sqlalchemy import func, select, text
+from sqlalchemy import text
 
-from askos.adapters.sql.database import Database, sqlite_url
 from askos.adapters.sql.schema import capsules, networks, ports
 from askos.adapters.sql.store import SqlStore
-from askos.loops.placement import HOST_GONE, PlacementLoop, Waiting
+from askos.loops.placement import HOST_GONE
 from askos.model.capsules import (
     Capsule,
-    CapsuleReport,
-    CapsuleSpec,
-    CapsuleState,
-    ContainerReport,
-    ContainerSpec,
-    Report,
     Wish,
 )
 from askos.model.errors import ConflictError, InvalidError, NotFoundError
-from askos.plan import placement as plan
 from askos.plan import zun_status
-from askos.ports.store import Change, NewCapsule, Query
+from askos.ports.store import Change, Query
 
 from .cloud import NOW, POOL, facts
+from .store_subject import HOST, OTHER, Subject, report, rewish, subject
 
-HOST = "aaaaaaaa-0000-4000-8000-000000000001"
-OTHER = "aaaaaaaa-0000-4000-8000-000000000002"
-
-
-class Subject:
-    """A store, its file, its clock, and what it told."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.now = NOW
-        self.told: list[Change] = []
-        self.databases: list[Database] = []
-        self.store = self.another()
-
-    def another(self) -> SqlStore:
-        """One more server on the same file."""
-        database = Database(sqlite_url(self.path))
-        self.databases.append(database)
-        return SqlStore(database, on_change=self.told.append, clock=lambda: self.now)
-
-    @property
-    def database(self) -> Database:
-        return self.databases[0]
-
-    async def count(self, table: object) -> int:
-        async with self.database.read() as connection:
-            return int((await connection.execute(select(func.count()).select_from(table))).scalar_one())  # type: ignore[arg-type]
-
-    async def create(self, project: str = "p", store: SqlStore | None = None, **fields: object) -> Capsule:
-        return await (store or self.store).create_capsule(new(project, **fields))
-
-    async def hosts(self, *uuids_: str, **more: object) -> None:
-        for uuid in uuids_ or (HOST,):
-            await self.store.register_host(facts(uuid, f"host-{uuid[-1]}", **more), "nova")
-
-    async def placed(self, host: str = HOST, **fields: object) -> Capsule:
-        """A capsule with a host."""
-        made = await self.create(**fields)  # type: ignore[arg-type]
-        if host not in {h.facts.uuid for h in await self.store.hosts()}:
-            await self.hosts(host)
-        assert await self.store.place(made.uuid, lambda _c, _l: host, "none")
-        return await self.get(made.uuid)
-
-    async def get(self, uuid: str) -> Capsule:
-        (found,) = await self.store.capsules_by_uuid([uuid])
-        return found
-
-    async def gone(self, uuid: str) -> bool:
-        return await self.store.capsules_by_uuid([uuid]) == []
-
-
-def new(project: str = "p", **fields: object) -> NewCapsule:
-    container = ContainerSpec("main", "busybox", memory_mib=int(str(fields.pop("memory", 64))))
-    spec = CapsuleSpec([container], auto_remove=bool(fields.pop("auto_remove", False)))
-    usual: dict[str, object] = {"wish": Wish("running", run=1, at_us=NOW), "name": "n", "kind": "container"}
-    return NewCapsule(uuid=str(uuids.uuid4()), project_id=project, user_id="u", spec=spec, **{**usual, **fields})  # type: ignore[arg-type]
-
-
-def report(
-    of: Capsule, state: CapsuleState = "running", *, gone: bool = False, epoch: int | None = None, **more: object
-) -> CapsuleReport:
-    fields: dict[str, Any] = {"generation": of.wish.generation, "settled": True, "state": state}
-    return CapsuleReport(
-        of.uuid,
-        of.placement.epoch if epoch is None else epoch,
-        Report(**{**fields, **more}),
-        gone,
-    )
-
-
-def rewish(state: str) -> Callable[[Capsule], Wish]:
-    def change(c: Capsule) -> Wish:
-        return msgspec.structs.replace(c.wish, state=state, generation=c.wish.generation + 1)
-
-    return change
-
-
-@pytest_asyncio.fixture
-async def subject(template: Path, tmp_path: Path) -> AsyncIterator[Subject]:
-    path = tmp_path / "askos.db"
-    shutil.copy(template, path)
-    made = Subject(path)
-    yield made
-    for database in made.databases:
-        await database.close()
-
+__all__ = ["subject"]  # fixtures
 
 # -- creating ---------------------------------------------------------------------------------------------------------
 
@@ -254,283 +157,6 @@ async def test_deleting_what_has_a_host_waits_for_it(subject: Subject) -> None:
     assert now.ports == made.ports
     assert subject.told[-1].host_uuid == HOST
     assert not subject.told[-1].deleted
-
-
-# -- placement --------------------------------------------------------------------------------------------------------
-
-
-async def test_placing(subject: Subject) -> None:
-    made = await subject.create(memory=100)
-    await subject.hosts(HOST, OTHER)
-    assert await subject.store.unplaced() == [made.uuid]
-    seen: list[list[plan.Load]] = []
-
-    def choose(capsule: Capsule, loads: list[plan.Load]) -> str:
-        assert capsule == made
-        seen.append(loads)
-        return HOST
-
-    assert await subject.store.place(made.uuid, choose, "none")
-    now = await subject.get(made.uuid)
-    assert (now.placement.host_uuid, now.placement.epoch, now.placement.failure) == (HOST, 1, None)
-    assert subject.told[-1].host_uuid == HOST
-    assert await subject.store.unplaced() == []
-    assert not await subject.store.place(made.uuid, lambda _c, _l: OTHER, "none")
-    assert (await subject.get(made.uuid)).placement.host_uuid == HOST
-    assert [(load.cpu_claimed, load.memory_claimed_mib) for load in seen[0]] == [(0, 0), (0, 0)]
-    second = await subject.create(memory=28)
-    await subject.store.place(second.uuid, lambda _c, loads: seen.append(loads), "none")
-    claims = {load.host.facts.uuid: (load.cpu_claimed, load.memory_claimed_mib) for load in seen[1]}
-    assert claims == {HOST: (1000, 100), OTHER: (0, 0)}
-
-
-async def test_no_host_is_a_failure_until_the_next_wish(subject: Subject) -> None:
-    made = await subject.create()
-    assert await subject.store.place(made.uuid, lambda _c, _l: None, plan.NO_HOST)
-    now = await subject.get(made.uuid)
-    assert (now.placement.failure, now.placement.epoch) == (plan.NO_HOST, 0)
-    assert zun_status.view(now.wish, now.placement, now.report).status == "Error"
-    assert await subject.store.unplaced() == []
-    await subject.store.wish(made.uuid, rewish("running"))
-    assert await subject.store.unplaced() == [made.uuid]
-    assert (await subject.get(made.uuid)).placement.failure is None
-    assert await subject.store.page(Query(filters={"status": "Error"})) == []
-
-
-async def test_placing_what_is_gone_or_going(subject: Subject) -> None:
-    assert not await subject.store.place("nobody", lambda _c, _l: HOST, "none")
-    made = await subject.create()
-
-    def wait(_c: Capsule, _l: list[plan.Load]) -> str:
-        raise Waiting
-
-    with pytest.raises(Waiting):
-        await subject.store.place(made.uuid, wait, "none")
-    assert await subject.get(made.uuid) == made
-
-
-async def test_claims_never_exceed_what_there_is_with_two_servers(subject: Subject) -> None:
-    await subject.hosts(HOST, OTHER, memory_mib=1000, cpus=4)
-    ratios = plan.Ratios(cpu=16.0, memory=1.5)
-    for i in range(40):
-        await subject.create(memory=100 if i % 2 else 130)
-    loops = [PlacementLoop(s, ratios, lambda: subject.now) for s in (subject.store, subject.another())]
-    await asyncio.gather(*(loop.once() for loop in loops))
-    placed: dict[str, int] = {}
-    failed = 0
-    for c in await subject.store.capsules(Query()):
-        if c.placement.host_uuid is None:
-            assert c.placement.failure == plan.NO_HOST
-            failed += 1
-        else:
-            assert c.placement.epoch == 1
-            memory = c.spec.containers[0].memory_mib
-            placed[c.placement.host_uuid] = placed.get(c.placement.host_uuid, 0) + memory
-    assert all(1400 < used <= 1500 for used in placed.values()), placed
-    assert failed > 0
-    assert len(placed) == 2
-
-
-async def test_cpu_is_never_overcommitted_either(subject: Subject) -> None:
-    await subject.hosts(HOST, cpus=1)
-    loop = PlacementLoop(subject.store, plan.Ratios(cpu=3.0, memory=100.0), lambda: subject.now)
-    for _ in range(5):
-        await subject.create(memory=4)
-    await loop.once()
-    assert len(await subject.store.assignments(HOST)) == 3
-
-
-async def test_hosts_that_are_not_connected_get_nothing(subject: Subject) -> None:
-    await subject.hosts(HOST, memory_mib=99_999)
-    await subject.hosts(OTHER)
-    await subject.store.host_seen(HOST, 1, connected=False)
-    made = await subject.create()
-    await PlacementLoop(subject.store, plan.Ratios(), lambda: subject.now).once()
-    assert (await subject.get(made.uuid)).placement.host_uuid == OTHER
-
-
-async def test_the_host_with_the_most_memory_left_is_chosen(subject: Subject) -> None:
-    await subject.hosts(HOST, OTHER, memory_mib=1000)
-    loop = PlacementLoop(subject.store, plan.Ratios(memory=1.0), lambda: subject.now)
-    where = []
-    for memory in (100, 300, 100, 100, 100):
-        made = await subject.create(memory=memory)
-        await loop.once()
-        where.append((await subject.get(made.uuid)).placement.host_uuid)
-    assert where == [OTHER, HOST, OTHER, OTHER, OTHER]  # the uuid breaks ties
-
-
-async def test_a_fresh_cloud_waits_for_its_first_host(subject: Subject) -> None:
-    loop = PlacementLoop(subject.store, plan.Ratios(), lambda: subject.now)
-    made = await subject.create()
-    assert await loop.once()
-    assert await subject.store.unplaced() == [made.uuid]
-    subject.now += 30_000_001
-    assert not await loop.once()
-    assert (await subject.get(made.uuid)).placement.failure == plan.NO_HOST
-    later = await subject.create(wish=Wish("running", run=1, at_us=subject.now))
-    await subject.hosts()
-    assert not await loop.once()
-    assert (await subject.get(later.uuid)).placement.host_uuid == HOST
-
-
-# -- reports ----------------------------------------------------------------------------------------------------------
-
-
-async def test_a_report_is_written(subject: Subject) -> None:
-    made = await subject.placed()
-    sent = report(made, containers=[ContainerReport("main", "running", started_us=5)], observed_us=9)
-    assert await subject.store.apply_reports(HOST, [sent]) == []
-    now = await subject.get(made.uuid)
-    assert now.report == sent.report
-    assert now.revision == await subject.store.revision() == made.revision + 1
-    assert subject.told[-1] == Change(now.revision, "container", made.uuid, deleted=False, project_id="p")
-    # What says nothing new writes nothing.
-    again = msgspec.structs.replace(sent, report=msgspec.structs.replace(sent.report, observed_us=10))
-    assert await subject.store.apply_reports(HOST, [again, sent]) == []
-    assert await subject.get(made.uuid) == now
-
-
-async def test_a_report_of_an_old_epoch_is_dropped(subject: Subject) -> None:
-    made = await subject.placed()
-    for epoch in (0, 2):
-        assert await subject.store.apply_reports(HOST, [report(made, "error", epoch=epoch, gone=True)]) == []
-        assert await subject.get(made.uuid) == made
-
-
-async def test_a_report_of_another_host_is_dropped_and_the_host_told(subject: Subject) -> None:
-    made = await subject.placed()
-    await subject.hosts(OTHER)
-    unplaced = await subject.create()
-    sent = [
-        report(made, "error", gone=True),
-        report(unplaced, "error"),
-        report(msgspec.structs.replace(made, uuid="x")),
-    ]
-    before = await subject.store.revision()
-    assert await subject.store.apply_reports(OTHER, sent) == [made.uuid, unplaced.uuid, "x"]
-    assert await subject.get(made.uuid) == made
-    assert await subject.get(unplaced.uuid) == unplaced
-    assert await subject.store.revision() == before
-
-
-async def test_gone_counts_only_when_it_was_wished(subject: Subject) -> None:
-    made = await subject.placed()
-    assert await subject.store.apply_reports(HOST, [report(made, "none", gone=True)]) == []
-    assert not await subject.gone(made.uuid)
-    await subject.store.wish(made.uuid, rewish("deleted"))
-    now = await subject.get(made.uuid)
-    assert await subject.store.apply_reports(HOST, [report(now, "exited", settled=False)]) == []
-    assert not await subject.gone(made.uuid)
-    assert await subject.store.apply_reports(HOST, [report(now, "none", gone=True)]) == [made.uuid]
-    assert await subject.gone(made.uuid)
-    assert await subject.count(ports) == 0
-    assert subject.told[-1].deleted
-    assert subject.told[-1].host_uuid == HOST
-    # Sent again after a reconnect: nothing to do, and the host may forget it.
-    assert await subject.store.apply_reports(HOST, [report(now, "none", gone=True)]) == [made.uuid]
-
-
-async def test_many_reports_in_one_go(subject: Subject) -> None:
-    made = [await subject.placed() for _ in range(5)]
-    await subject.store.wish(made[1].uuid, rewish("deleted"))
-    leaving = await subject.get(made[1].uuid)
-    sent = [
-        report(made[0], "created"), report(leaving, gone=True), report(made[0], "running"), report(made[2], epoch=7),
-        report(leaving, gone=True), report(made[3], "exited"),
-    ]  # fmt: skip
-    assert set(await subject.store.apply_reports(HOST, sent)) == {leaving.uuid}
-    states = [(await subject.get(c.uuid)).report.state for c in made if c.uuid != leaving.uuid]
-    assert states == ["running", "none", "exited", "none"]
-    assert await subject.store.apply_reports(HOST, []) == []
-
-
-async def test_auto_remove(subject: Subject) -> None:
-    made = await subject.placed(auto_remove=True)
-    stays = await subject.placed(auto_remove=False)
-    for sent in (report(made, "running"), report(made, "exited", settled=False), report(made, "error")):
-        await subject.store.apply_reports(HOST, [sent])
-        assert (await subject.get(made.uuid)).wish == made.wish
-    await subject.store.apply_reports(HOST, [report(stays, "exited"), report(made, "exited"), report(made, "exited")])
-    now = await subject.get(made.uuid)
-    assert (now.wish.state, now.wish.task) == ("deleted", "deleting")
-    assert now.wish.generation > made.wish.generation
-    assert (await subject.get(stays.uuid)).wish == stays.wish
-    await subject.store.apply_reports(HOST, [report(now, "none", gone=True)])
-    assert await subject.gone(made.uuid)
-
-
-async def test_auto_remove_does_not_overrule_a_new_start(subject: Subject) -> None:
-    made = await subject.placed(auto_remove=True)
-    await subject.store.wish(made.uuid, rewish("running"))
-    await subject.store.apply_reports(HOST, [report(made, "exited")])  # of the wish before
-    assert (await subject.get(made.uuid)).wish.state == "running"
-
-
-@pytest.mark.parametrize("meanwhile", ["running", "deleted"])
-async def test_auto_remove_does_not_overrule_what_comes_meanwhile(subject: Subject, meanwhile: str) -> None:
-    made = await subject.placed(auto_remove=True)
-    wish = subject.store.wish
-
-    async def later(uuid: str, change: Callable[[Capsule], Wish]) -> Capsule:
-        await wish(uuid, rewish(meanwhile))
-        if meanwhile == "deleted":
-            await subject.another().apply_reports(HOST, [report(await subject.get(uuid), "none", gone=True)])
-        return await wish(uuid, change)
-
-    subject.store.wish = later  # type: ignore[method-assign]
-    assert await subject.store.apply_reports(HOST, [report(made, "exited")]) == []
-    if meanwhile == "deleted":
-        assert await subject.gone(made.uuid)
-    else:
-        assert (await subject.get(made.uuid)).wish == rewish(meanwhile)(made)
-
-
-# -- silent hosts -----------------------------------------------------------------------------------------------------
-
-
-async def test_orphans(subject: Subject) -> None:
-    await subject.hosts(HOST, OTHER)
-    leaving, staying = await subject.placed(), await subject.placed()
-    elsewhere = await subject.placed(OTHER)
-    for c in (leaving, elsewhere):
-        await subject.store.wish(c.uuid, rewish("deleted"))
-    subject.now += 60_000_000
-    assert await subject.store.drop_orphans(60_000_000) == []
-    await subject.store.host_seen(OTHER, 1, connected=True)
-    subject.now += 1
-    assert await subject.store.drop_orphans(60_000_000) == [leaving.uuid]
-    assert await subject.gone(leaving.uuid)
-    assert not await subject.gone(staying.uuid)
-    assert not await subject.gone(elsewhere.uuid)
-    assert subject.told[-1].deleted
-    # The host comes back and hears that it may forget it.
-    assert await subject.store.apply_reports(HOST, [report(leaving)]) == [leaving.uuid]
-
-
-async def test_waiting_for_a_silent_host_ends(subject: Subject) -> None:
-    loop = PlacementLoop(subject.store, plan.Ratios(), lambda: subject.now)
-    waiting, settled = await subject.placed(), await subject.placed()
-    await subject.store.apply_reports(HOST, [report(settled)])
-    subject.now += 300_000_001
-    await loop.once()
-
-    async def status(c: Capsule) -> zun_status.View:
-        now = await subject.get(c.uuid)
-        return zun_status.view(now.wish, now.placement, now.report)
-
-    assert await status(waiting) == ("Error", HOST_GONE, None)
-    assert (await status(settled)).status == "Running"
-    before = await subject.store.revision()
-    await loop.once()
-    assert await subject.store.revision() == before
-    # The host is back: what it says counts again, also while it has not finished, or nothing has changed.
-    await subject.store.apply_reports(HOST, [CapsuleReport(waiting.uuid, 1, waiting.report)])
-    assert (await status(waiting)).status == "Creating"
-    await subject.store.apply_reports(HOST, [report(waiting, "none", settled=False, progress="image_pulling")])
-    assert await status(waiting) == ("Creating", None, "image_pulling")
-    await subject.store.apply_reports(HOST, [report(waiting)])
-    assert (await status(waiting)).status == "Running"
 
 
 # -- hosts ------------------------------------------------------------------------------------------------------------
@@ -681,7 +307,7 @@ import asyncio, sys, uuid
 from pathlib import Path
 from askos.adapters.sql.database import Database, sqlite_url
 from askos.adapters.sql.store import SqlStore
-from tests.unit.test_store import new
+from tests.unit.store_subject import new
 
 async def main():
     store = SqlStore(Database(sqlite_url(Path(sys.argv[1]))))
