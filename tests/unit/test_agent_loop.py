@@ -1,158 +1,32 @@
-"""The agent on a runtime and a network in memory: it brings up, reports, retries, gives up, cleans up, adopts."""
+"""The agent on a runtime and a network in memory: it brings up, reports, retries, gives up, cleans up."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-import pytest_asyncio
 
 from askos.loops import agent as loop_module
-from askos.loops.agent import Agent
-from askos.loops.calls import Calls
 from askos.loops.container_work import ContainerWork
 from askos.model.capsules import (
     Assignment,
-    CapsuleReport,
-    CapsuleSpec,
-    ContainerSpec,
-    Network,
-    Port,
-    Report,
-    RestartPolicy,
     Wish,
 )
 from askos.model.errors import (
     AskosError,
-    ConflictError,
-    InvalidError,
     NotFoundError,
     RuntimeFailedError,
     UnavailableError,
 )
-from askos.plan import backoff
-from askos.ports.calls import Frame
 from askos.ports.clock import now_us
 from askos.ports.runtime import ContainerConfig, SandboxConfig
 
-from .fakes import BUSYBOX, FakeHostCall, FakeNetwork, FakeRuntime, fake_image
+from .agent_host import NET, Host, assignment, hasty, host, rewish, until
+from .fakes import BUSYBOX, fake_image
 
-SOON_S = 5.0
-NET = Network("net-1", "p", "default", "10.64.0.0/22", "10.64.0.1", "subnet-1")
-
-
-def assignment(uuid: str, *command: str, wish: Wish | None = None, policy: str = "no", **more: Any) -> Assignment:
-    """A capsule with one busybox; it sleeps if nothing else is said."""
-    number = sum(uuid.encode()) % 1000 + 2
-    port = Port(f"port-{uuid}", NET.uuid, uuid, f"10.64.{number // 256}.{number % 256}", "mac")
-    container = ContainerSpec("main", more.pop("image", "busybox"), command=list(command or ("sleep", "1000")), **more)
-    spec = CapsuleSpec([container], restart_policy=RestartPolicy(policy))  # type: ignore[arg-type]
-    wish = wish or Wish("running", 1, 1, at_us=now_us())
-    return Assignment(uuid, "p", f"name-{uuid}", 1, spec, wish, [port], [NET])
-
-
-def rewish(a: Assignment, state: str, *, run: int | None = None, timeout_s: int = 10) -> Assignment:
-    wish = msgspec.structs.replace(
-        a.wish, state=state, generation=a.wish.generation + 1, run=a.wish.run if run is None else run,
-        stop_timeout_s=timeout_s, at_us=now_us(),
-    )  # fmt: skip
-    return msgspec.structs.replace(a, wish=wish)
-
-
-class Host:
-    """A machine with an agent that can be restarted; `sent` is every report."""
-
-    def __init__(self, folder: Path) -> None:
-        self.logs = folder / "logs"
-        self.network = FakeNetwork()
-        self.runtime = FakeRuntime(self.logs, network=self.network)
-        self.runtime.add_image()
-        self.sent: list[CapsuleReport] = []
-        self.swept = 0
-        self._task: asyncio.Task[None] | None = None
-        self.agent: Agent
-
-    async def start(self) -> None:
-        self.agent = Agent(self.runtime, self.network, self.logs, self.sent.extend, now_us, sweep=self._sweep)
-        await self.network.start(self.agent.attachment)
-        self._task = asyncio.create_task(self.agent.run())
-
-    async def _sweep(self) -> list[str]:
-        self.swept += 1
-        return []
-
-    async def stop(self) -> None:
-        assert self._task is not None
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
-        await self.agent.stop_workers()
-
-    def last(self, uuid: str) -> Report:
-        return [r.report for r in self.sent if r.capsule_uuid == uuid][-1]
-
-    async def settled(self, a: Assignment, state: str | None = None) -> Report:
-        """The report that settles the wish of this assignment."""
-
-        def found() -> bool:
-            mine = [r.report for r in self.sent if r.capsule_uuid == a.capsule_uuid]
-            return (
-                bool(mine)
-                and mine[-1].settled
-                and mine[-1].generation == a.wish.generation
-                and (state is None or mine[-1].state == state)
-            )
-
-        await until(found)
-        return self.last(a.capsule_uuid)
-
-    async def gone(self, uuid: str) -> None:
-        await until(lambda: any(r.gone for r in self.sent if r.capsule_uuid == uuid))
-
-    def empty(self, uuid: str) -> bool:
-        """Whether nothing of a capsule is left on the machine."""
-        r = self.runtime
-        return not (
-            any(s.capsule_uuid == uuid for s in r.sandboxes.values())
-            or any(c.seen.capsule_uuid == uuid for c in r.containers.values())
-            or (self.logs / uuid).exists()
-            or uuid in self.network.plugged
-            or self.network.addresses(f"name-{uuid}")
-        )
-
-    def containers(self, uuid: str) -> list[tuple[int, int, str]]:
-        """(run, attempt, state) of each container."""
-        seen = [c.seen for c in self.runtime.containers.values() if c.seen.capsule_uuid == uuid]
-        return sorted((c.run, c.attempt, c.state) for c in seen)
-
-
-async def until(true: Callable[[], object], timeout_s: float = SOON_S) -> None:
-    async with asyncio.timeout(timeout_s):
-        while not true():
-            await asyncio.sleep(0.002)
-
-
-@pytest_asyncio.fixture
-async def host(tmp_path: Path) -> AsyncIterator[Host]:
-    made = Host(tmp_path)
-    await made.start()
-    try:
-        yield made
-    finally:
-        await made.stop()
-        await made.runtime.close()
-
-
-@pytest.fixture
-def hasty(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Retries come at once."""
-    monkeypatch.setattr(backoff, "retry_delay_us", lambda _failures: 1000)
-    monkeypatch.setattr(backoff, "restart_delay_us", lambda _attempt, _lasted: 1000)
-    return iter(())
-
+__all__ = ["hasty", "host"]  # fixtures
 
 # -- bringing up and reporting ----------------------------------------------------------------------------------------
 
@@ -535,123 +409,6 @@ async def test_what_is_dropped_is_removed(host: Host, monkeypatch: pytest.Monkey
     assert host.agent.workers == {}
 
 
-# -- strangers and restarts -------------------------------------------------------------------------------------------
-
-
-async def foreign(host: Host, uuid: str) -> str:
-    """Something of ours that this agent knows nothing of; returns the container's id."""
-    host.runtime.network = None
-    config = SandboxConfig(uuid, uuid, "p", 0, "h", [])
-    sandbox = await host.runtime.run_sandbox(config)
-    host.runtime.network = host.network
-    wanted = ContainerConfig(uuid, "main", 1, 0, BUSYBOX, None, ["sleep", "1000"], {}, None, False, False, 1.0, 1 << 26)
-    made = await host.runtime.create_container(sandbox, wanted, config)
-    await host.runtime.start_container(made)
-    return made
-
-
-async def test_strangers_are_removed_only_after_the_first_snapshot(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop_module, "RELIST_S", 0.02)
-    await foreign(host, "stranger")
-    # An order, but not everything. (What needs a network waits for everything.)
-    host.agent.changed([assignment("b", wish=Wish("created", 1, 0, at_us=now_us()))])
-    await host.settled(assignment("b"))
-    await asyncio.sleep(0.15)
-    assert host.containers("stranger") == [(1, 0, "running")]
-    assert (host.logs / "stranger").is_dir()
-    host.agent.snapshot([assignment("a")])
-    await until(lambda: host.empty("stranger"))
-    await host.settled(assignment("a"), "running")
-    assert host.swept >= 1
-
-
-async def test_a_stranger_that_cannot_be_removed_holds_up_nobody(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop_module, "RELIST_S", 0.02)
-    stuck = await foreign(host, "stuck")
-    await foreign(host, "stranger")
-    real = host.runtime.remove_container
-
-    async def refuse(container_id: str) -> None:
-        if container_id == stuck:
-            raise RuntimeFailedError("Could not remove the container: busy.")
-        await real(container_id)
-
-    monkeypatch.setattr(host.runtime, "remove_container", refuse)
-    monkeypatch.setattr(host.runtime, "remove_sandbox", host.runtime.stop_sandbox)
-    host.agent.snapshot([])
-    await until(lambda: host.containers("stranger") == [])
-    await until(lambda: host.swept)
-
-
-async def test_a_restarted_agent_adopts(host: Host) -> None:
-    a, b = assignment("a"), assignment("b", "sh", "-c", "exit 3")
-    host.agent.snapshot([a, b])
-    for one, state in ((a, "running"), (b, "exited")):
-        await host.settled(one, state)
-    await until(lambda: sum(s.ready for s in host.runtime.sandboxes.values()) == 1)
-    before = set(host.runtime.containers)
-    last = {u: host.last(u) for u in ("a", "b")}
-    await host.stop()
-    assert host.containers("a") == [(1, 0, "running")]  # a stopped agent leaves everything as it is
-    host.sent.clear()
-    host.runtime.calls.clear()
-    await host.start()
-    host.agent.snapshot([msgspec.structs.replace(one, report=last[one.capsule_uuid]) for one in (a, b)])
-    for one, state in ((a, "running"), (b, "exited")):
-        told = await host.settled(one, state)
-        assert msgspec.structs.replace(told, observed_us=0) == msgspec.structs.replace(
-            last[one.capsule_uuid], observed_us=0
-        )
-    await asyncio.sleep(0.05)
-    assert set(host.runtime.containers) == before
-    assert {call[0] for call in host.runtime.calls} <= {"observe", "image", "images"}
-
-
-@pytest.mark.parametrize("verb", ["run_sandbox", "create_container", "start_container", "pull"])
-async def test_an_agent_that_is_killed_half_way_goes_on(host: Host, verb: str) -> None:
-    host.runtime.stored.clear()
-    host.runtime.registry[BUSYBOX] = fake_image()
-    host.runtime.stall[verb] = asyncio.Event()
-    a = assignment("a")
-    host.agent.snapshot([a])
-    await until(lambda: host.runtime.verbs(verb))
-    await host.stop()
-    del host.runtime.stall[verb]
-    await host.start()
-    host.agent.snapshot([a])
-    assert (await host.settled(a)).state == "running"
-    assert host.containers("a") == [(1, 0, "running")]
-    assert len(host.runtime.sandboxes) == 1
-
-
-async def test_what_failed_for_good_stays_so_over_a_restart(host: Host) -> None:
-    a = assignment("a", "nosuch")
-    host.agent.snapshot([a])
-    told = await host.settled(a)
-    await until(lambda: not any(s.ready for s in host.runtime.sandboxes.values()))
-    await host.stop()
-    host.runtime.calls.clear()
-    host.sent.clear()
-    await host.start()
-    host.agent.snapshot([msgspec.structs.replace(a, report=told)])
-    again = await host.settled(a)
-    assert (again.state, again.reason) == (told.state, told.reason)
-    await asyncio.sleep(0.05)
-    assert host.runtime.verbs("start_container", "run_sandbox", "create_container") == []
-
-
-async def test_a_process_that_ended_while_nobody_looked_is_found(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    a = assignment("a")
-    host.agent.snapshot([a])
-    await host.settled(a)
-    host.runtime.end_events()
-    (made,) = host.runtime.containers
-    await asyncio.sleep(0)
-    host.runtime.exit(made, 4)  # no event is heard: the stream has just ended
-    told = await host.settled(a, "exited")
-    assert told.containers[0].exit_code == 4
-
-
 # -- networks and names -----------------------------------------------------------------------------------------------
 
 
@@ -706,129 +463,3 @@ async def test_an_attachment_waits_for_the_first_snapshot(host: Host) -> None:
     assert (found.capsule_uuid, found.hostname, found.ports, found.networks) == ("a", "a", a.ports, [NET])
     assert await host.agent.attachment("nobody") is None
     await host.settled(a)
-
-
-# -- calls ------------------------------------------------------------------------------------------------------------
-
-
-async def serving(host: Host, tmp_path: Path, *command: str, **more: Any) -> Calls:
-    a = assignment("a", *command, **more)
-    host.agent.snapshot([a])
-    await host.settled(a)
-    return Calls(host.agent, tmp_path / "uploads")
-
-
-async def test_run(host: Host, tmp_path: Path) -> None:
-    calls = await serving(host, tmp_path)
-
-    async def run(*argv: str, limit: int = 100) -> Any:
-        return await calls(FakeHostCall("run", {"capsule": "a", "argv": list(argv), "limit_bytes": limit}))
-
-    assert await run("sh", "-c", "echo out; echo err >&2; exit 3") == {"output": "out\nerr\n", "exit_code": 3}
-    assert await run("sh", "-c", "echo 123456789; exit 1", limit=4) == {"output": "1234", "exit_code": 1}
-    assert await run("cat") == {"output": "", "exit_code": 0}
-    with pytest.raises(RuntimeFailedError, match="nosuch"):
-        await run("nosuch")
-    with pytest.raises(NotFoundError):
-        await calls(FakeHostCall("run", {"capsule": "b", "argv": ["id"], "limit_bytes": 1}))
-
-
-async def test_exec(host: Host, tmp_path: Path) -> None:
-    calls = await serving(host, tmp_path)
-    request = {"argv": ["cat"], "stdin": True, "tty": False, "width": 80, "height": 24}
-    given = [Frame(0, b"one"), Frame(control={"resize": [1, 2]}), Frame(0, b"two"), Frame(0, b"", eof=True)]
-    call = FakeHostCall("exec", {"capsule": "a", "request": request}, given)
-    assert await calls(call) == {"exit_code": 0}
-    assert call.sent[0] == Frame(control={"started": True})
-    assert call.text(1) == "onetwo"
-    call = FakeHostCall("exec", {"capsule": "a", "request": {"argv": ["sh", "-c", "echo e >&2; exit 9"]}})
-    assert await calls(call) == {"exit_code": 9}
-    assert (call.text(1), call.text(2)) == ("", "e\n")
-    call = FakeHostCall("exec", {"capsule": "a", "request": {"argv": ["nosuch"]}})
-    with pytest.raises(RuntimeFailedError):
-        await calls(call)
-    assert call.sent == []  # so that the caller can still answer with an error
-
-
-async def test_an_exec_that_is_given_up_ends_its_process(host: Host, tmp_path: Path) -> None:
-    calls = await serving(host, tmp_path)
-    closed: list[bool] = []
-    real = host.runtime.exec
-
-    async def note(container_id: str, request: Any) -> Any:
-        session = await real(container_id, request)
-        close = session.close
-
-        async def noted() -> None:
-            closed.append(True)
-            await close()
-
-        session.close = noted  # type: ignore[method-assign]
-        return session
-
-    host.runtime.exec = note  # type: ignore[method-assign]
-    task = asyncio.ensure_future(calls(FakeHostCall("exec", {"capsule": "a", "request": {"argv": ["sleep", "1000"]}})))
-    await asyncio.sleep(0.02)
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
-    assert closed == [True]
-
-
-async def test_signals_and_what_does_not_run(host: Host, tmp_path: Path) -> None:
-    calls = await serving(host, tmp_path, "sh", "-c", "trap 'exit 7' HUP; sleep 1000")
-    await calls(FakeHostCall("signal", {"capsule": "a", "signal": 1}))
-    await until(lambda: host.last("a").state == "exited")
-    assert host.last("a").containers[0].exit_code == 7
-    for method, more in (("signal", {"signal": 1}), ("run", {"argv": ["id"], "limit_bytes": 1})):
-        with pytest.raises(ConflictError, match="not running"):
-            await calls(FakeHostCall(method, {"capsule": "a", **more}))
-    with pytest.raises(InvalidError, match='too old for "dance"'):
-        await calls(FakeHostCall("dance", {}))
-
-
-async def test_following_a_log_to_its_end(host: Host, tmp_path: Path) -> None:
-    a = assignment("a", "sh", "-c", "echo one; sleep 0.2; echo two; echo bad >&2")
-    host.agent.snapshot([a])
-    calls = Calls(host.agent, tmp_path / "uploads")
-    await host.settled(a, "running")
-    call = FakeHostCall("logs", {"capsule": "a", "follow": True})
-    following = asyncio.ensure_future(calls(call))
-    await until(lambda: call.text() == "one\n")
-    assert not following.done()
-    await asyncio.wait_for(following, SOON_S)
-    assert (call.text(1), call.text(2)) == ("one\ntwo\n", "bad\n")
-    call = FakeHostCall("logs", {"capsule": "a", "tail": 1, "stderr": False, "timestamps": True})
-    await calls(call)
-    assert call.text() == "2024-01-01T00:00:00.000000000Z two\n"
-    call = FakeHostCall("logs", {"capsule": "unknown", "follow": True})
-    await asyncio.wait_for(calls(call), SOON_S)
-    assert call.sent == []
-
-
-async def test_images(host: Host, tmp_path: Path) -> None:
-    calls = Calls(host.agent, tmp_path / "uploads")
-    call = FakeHostCall("image_import", {"ref": None}, [Frame(0, b"image:x"), Frame(0, b"/y:1"), Frame(0, eof=True)])
-    assert await calls(call) == ["x/y:1"]
-    found = await calls(FakeHostCall("images", {}))
-    assert sorted(tag for image in found for tag in image["tags"]) == [BUSYBOX, "docker.io/x/y:1"]
-    host.runtime.registry["docker.io/library/new:latest"] = fake_image("new")
-    call = FakeHostCall("image_pull", {"ref": "new"})
-    assert (await calls(call))["tags"] == ["docker.io/library/new:latest"]
-    assert call.sent == [Frame(control={"current": 1, "total": 2})]
-    await calls(FakeHostCall("image_remove", {"ref": "new"}))
-    with pytest.raises(NotFoundError):
-        await calls(FakeHostCall("image_remove", {"ref": "new"}))
-    with pytest.raises(InvalidError, match="cut off"):
-        await calls(FakeHostCall("image_import", {"ref": None}, [Frame(0, b"image:half")]))
-    with pytest.raises(InvalidError):
-        await calls(FakeHostCall("image_import", {"ref": None}, [Frame(0, b"rubbish"), Frame(0, eof=True)]))
-    assert list((tmp_path / "uploads").iterdir()) == []
-
-
-async def test_a_pull_that_nobody_waits_for_ends(host: Host, tmp_path: Path) -> None:
-    host.runtime.stall["pull"] = asyncio.Event()
-    task = asyncio.ensure_future(Calls(host.agent, tmp_path)(FakeHostCall("image_pull", {"ref": "new"})))
-    await until(lambda: host.runtime.verbs("pull"))
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
-    await until(lambda: host.runtime.cancelled == ["pull"])
