@@ -10,98 +10,19 @@ import asyncio
 import contextlib
 import json
 import os
-import pty
 import signal
 import struct
 import threading
 import uuid
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
 
-from aiohttp import WSMsgType, web
+from aiohttp import web
 from fakecapsules import FakeCapsules
+from fakecontainer import Container, problem
+from fakeexec import Exec
 from fakenetworks import FakeNetworks
 
 WORDS = {"unknown:1": "image unknown:1 was not found in any registry"}
 PROGRAMS = {"sh", "cat", "sleep", "echo", "true", "head", "env", "pwd", "stty", "printf"}
-
-
-@dataclass
-class Container:
-    uuid: str
-    body: dict
-    status: str = "Creating"
-    task: str | None = "container_creating"
-    reason: str | None = None
-    exit_code: int | None = None
-    log: list[tuple[int, bytes]] = field(default_factory=list)
-    process: asyncio.subprocess.Process | None = None
-    gone: bool = False
-
-    def view(self, *, listed=False):
-        detail = {"Running": "Up 5 mins", "Created": "Created"}.get(self.status)
-        if self.status == "Stopped":
-            detail = f"Exited({self.exit_code}) 8 mins ago "
-        view = {
-            "uuid": self.uuid,
-            "links": [{"href": f"http://zun.example:9517/v1/containers/{self.uuid}", "rel": "self"}],
-            "name": self.body["name"],
-            "project_id": "p" * 32,
-            "user_id": "u" * 32,
-            "image": self.body["image"],
-            "cpu": float(self.body.get("cpu") or 1.0),
-            "cpu_policy": "shared",
-            "memory": str(self.body.get("memory") or "512"),
-            "command": self.body.get("command") or [],
-            "status": self.status,
-            "status_reason": self.reason,
-            "task_state": self.task,
-            "environment": self.body.get("environment") or {},
-            "workdir": self.body.get("workdir"),
-            "auto_remove": bool(self.body.get("auto_remove")),
-            "ports": [],
-            "hostname": self.body.get("hostname"),
-            "labels": self.body.get("labels") or {},
-            "addresses": {
-                "net-1": [
-                    {
-                        "addr": "10.77.0.74",
-                        "version": 4,
-                        "port": "port-1",
-                        "subnet_id": "subnet-1",
-                        "preserve_on_delete": False,
-                    }
-                ]
-            },
-            "restart_policy": self.body.get("restart_policy") or {},
-            "status_detail": detail,
-            "interactive": bool(self.body.get("interactive")),
-            "tty": bool(self.body.get("tty")),
-            "image_driver": "docker",
-            "security_groups": ["sg-1"],
-            "disk": 0,
-            "auto_heal": False,
-            "healthcheck": {},
-            "registry_id": None,
-            "entrypoint": self.body.get("entrypoint") or [],
-            "created_at": datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S"),
-            "updated_at": None,
-        }
-        if listed:
-            del view["links"]
-        return view
-
-
-def problem(status, code, message):
-    error = {
-        "request_id": "",
-        "code": f"container.{code}",
-        "status": status,
-        "title": message,
-        "detail": message,
-        "links": [],
-    }
-    return web.json_response({"errors": [error]}, status=status)
 
 
 class FakeCloud:
@@ -656,86 +577,3 @@ class FakeCloud:
             return problem(404, "image-not-found", f"Image {ref} could not be found.")
         del self.images[ref]
         return web.Response(status=204)
-
-
-class Exec:
-    """One process behind a WebSocket, with pipes or a pseudo-terminal."""
-
-    def __init__(self, socket, query):
-        self.socket, self.query, self.tty = socket, query, query.get("tty") == "1"
-
-    async def run(self, argv, status):
-        extra = dict(pair.split("=", 1) for pair in self.query.getall("env", []))
-        options = {
-            "env": {"PATH": os.environ["PATH"], **extra},
-            "cwd": self.query.get("workdir"),
-            "start_new_session": True,
-        }
-        if self.tty:
-            self.master, slave = pty.openpty()
-            if "width" in self.query:
-                self._resize(int(self.query["width"]), int(self.query["height"]))
-            # setsid gives the process the terminal as its own, so that Ctrl-C works in it.
-            options["start_new_session"] = False
-            process = await asyncio.create_subprocess_exec(
-                "setsid", "-c", *argv, stdin=slave, stdout=slave, stderr=slave, **options
-            )
-            os.close(slave)
-            outputs = [self._copy_terminal()]
-        else:
-            pipe = asyncio.subprocess.PIPE
-            stdin = pipe if self.query.get("stdin") else asyncio.subprocess.DEVNULL
-            process = await asyncio.create_subprocess_exec(*argv, stdin=stdin, stdout=pipe, stderr=pipe, **options)
-            outputs = [self._copy(1, process.stdout), self._copy(2, process.stderr)]
-        receiving = asyncio.create_task(self._receive(process))
-        await asyncio.gather(*outputs)
-        code = await process.wait()
-        if code == 0:
-            await status(self.socket, {"status": "Success"})
-        else:
-            causes = [{"reason": "ExitCode", "message": str(128 - code if code < 0 else code)}]
-            await status(self.socket, {"status": "Failure", "reason": "NonZeroExitCode", "details": {"causes": causes}})
-        receiving.cancel()
-        await asyncio.gather(receiving, return_exceptions=True)
-        if self.tty:
-            os.close(self.master)
-
-    def _resize(self, width, height):
-        import fcntl
-        import termios
-
-        fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
-
-    async def _copy(self, channel, stream):
-        while data := await stream.read(65536):
-            await self.socket.send_bytes(bytes([channel]) + data)
-
-    async def _copy_terminal(self):
-        while True:
-            try:
-                data = await asyncio.to_thread(os.read, self.master, 65536)
-            except OSError:
-                return
-            if not data:
-                return
-            await self.socket.send_bytes(b"\1" + data)
-
-    async def _receive(self, process):
-        async for message in self.socket:
-            if message.type is not WSMsgType.BINARY:
-                continue
-            channel, data = message.data[0], message.data[1:]
-            if channel == 0 and self.tty:
-                os.write(self.master, data)
-            elif channel == 0:
-                with contextlib.suppress(ConnectionError):
-                    process.stdin.write(data)
-                    await process.stdin.drain()
-            elif channel == 4:
-                size = json.loads(data)
-                self._resize(size["Width"], size["Height"])
-            elif channel == 255 and data == b"\0" and not self.tty:
-                process.stdin.close()
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
