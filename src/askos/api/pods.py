@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -11,9 +9,21 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from askos.api import manifests, podchanges, podpatch, podview, podwatch, policy, runtimes, schemas, selectors, weight
-from askos.api.core import Request, json_response, raw_json, read_json
-from askos.api.errors import ApiError, invalid_query
+from askos.api import (
+    manifests,
+    podbodies,
+    podchanges,
+    podpaging,
+    podpatch,
+    podview,
+    podwatch,
+    policy,
+    runtimes,
+    schemas,
+    selectors,
+)
+from askos.api.core import Request, json_response, raw_json
+from askos.api.errors import ApiError
 from askos.api.hostnames import HostNames
 from askos.api.notices import Watch
 from askos.api.podfeed import Feed
@@ -29,10 +39,6 @@ from askos.ports.identity import Identity
 from askos.ports.store import NewCapsule, Query, Store
 
 PATH = "/askos/v1/capsules"
-MAX_BODY = 4 << 20
-"""Bytes of JSON: room for the content in base64."""
-MAX_CONTENT = 1 << 20
-"""Bytes of all config maps and secrets of one capsule together, as Kubernetes allows for each one."""
 MAX_LIMIT = 1000
 
 Grants = Callable[[Pod, str], Awaitable[list[VolumeGrant]]]
@@ -132,7 +138,7 @@ class Pods:
             return await self._watch(request)
         scope = self._scope(request)
         limit = min(int(request.query.get("limit") or 0) or MAX_LIMIT, MAX_LIMIT)
-        revision, after = _continued(request.query.get("continue", ""))
+        revision, after = podpaging.read(request.query.get("continue", ""))
         wanted = Query(
             kind="capsule",
             project_id=scope.project_id,
@@ -148,7 +154,7 @@ class Pods:
         items, last = await self._items(request.caller, page[:limit])
         metadata: dict[str, Any] = {"resourceVersion": str(revision)}
         if len(page) > limit:
-            metadata["continue"] = _continue(revision, last or after)
+            metadata["continue"] = podpaging.token_of(revision, last or after)
         head = {"apiVersion": "askos/v1", "kind": "CapsuleList", "metadata": metadata}
         return raw_json(b"".join((msgspec.json.encode(head)[:-1], b',"items":[', b",".join(items), b"]}")))
 
@@ -189,9 +195,9 @@ class Pods:
         """POST: accepted is committed. The same metadata.uid again answers with what it made, and makes nothing."""
         caller = request.caller
         policy.enforce(caller, "capsule:create")
-        body = await _object(request)
+        body = await podbodies.read(request)
         manifest = manifests.read(body, caller=caller, runtimes=await self._runtimes_for(body))
-        _check_size(manifest.content)
+        podbodies.check_size(manifest.content)
         pod = podchanges.defaulted(manifest.pod)
         new = NewCapsule(
             uuid=str(uuid.uuid4()),
@@ -209,7 +215,7 @@ class Pods:
         capsule = await self._store.create_capsule(new)
         status = 201
         if capsule.uuid != new.uuid:
-            _check_same(capsule, pod, generated=manifest.generated)
+            podbodies.check_same(capsule, pod, generated=manifest.generated)
             status = 200
         response = await self._answer(request, capsule, status, manifest.warnings)
         response.headers["Location"] = f"{request.host_url}{PATH}/{capsule.uuid}"
@@ -228,13 +234,13 @@ class Pods:
     async def replace(self, request: Request) -> web.Response:
         """PUT the whole pod; without content the present one stays."""
         capsule = await self.find(request, "update")
-        body = await _object(request)
-        expected = _expected(body)
+        body = await podbodies.read(request)
+        expected = podbodies.take_expected(body)
         manifest = manifests.read(body, caller=request.caller, runtimes=await self._runtimes_for(body, capsule))
         content = await self._new_content(capsule, manifest.content) if body.get("content") else None
 
         def change(now: Capsule) -> tuple[CapsuleSpec, Wish]:
-            _check_changeable(now, expected)
+            podbodies.check_changeable(now, expected)
             return self._changed(now, manifest.pod, content)
 
         capsule = await self._store.update_capsule(capsule.uuid, change, content, self._fits)
@@ -243,16 +249,16 @@ class Pods:
     async def patch(self, request: Request) -> web.Response:
         """PATCH: a strategic merge of metadata and spec; config maps and secrets are merged by name and key."""
         capsule = await self.find(request, "update")
-        strategic = _is_strategic(request)
-        body = await _object(request)
-        expected = _expected(body)
+        strategic = podbodies.is_strategic(request)
+        body = await podbodies.read(request)
+        expected = podbodies.take_expected(body)
         allowed = await self._runtimes_for(body, capsule)
         warnings: list[str] = []
         given = body.pop("content", None)
         content: Content | None = None
 
         def change(now: Capsule) -> tuple[CapsuleSpec, Wish]:
-            _check_changeable(now, expected)
+            podbodies.check_changeable(now, expected)
             if given is not None and now.content_revision != capsule.content_revision:
                 raise ConflictError(
                     f"The content of capsule {now.name} was changed by somebody else just now. Try again."
@@ -274,10 +280,10 @@ class Pods:
     async def replace_content(self, request: Request) -> web.Response:
         """PUT all config maps and secrets anew."""
         capsule = await self.find(request, "update")
-        content = await self._new_content(capsule, manifests.read_content(await _object(request)))
+        content = await self._new_content(capsule, manifests.read_content(await podbodies.read(request)))
 
         def change(now: Capsule) -> tuple[CapsuleSpec, Wish]:
-            _check_changeable(now, None)
+            podbodies.check_changeable(now, None)
             return self._changed(now, podview.pod_of(now), content)
 
         capsule = await self._store.update_capsule(capsule.uuid, change, content, self._fits)
@@ -285,7 +291,7 @@ class Pods:
 
     async def _new_content(self, capsule: Capsule, content: Content) -> Content | None:
         """The content if it is another one, checked against what is immutable."""
-        _check_size(content)
+        podbodies.check_size(content)
         present = await self._store.content(capsule.uuid)
         if content == present:
             return None
@@ -353,97 +359,9 @@ class Pods:
         return await self._answer(request, await self._store.wish(capsule.uuid, change), 202)
 
 
-# -- bodies ------------------------------------------------------------------------------------------------------
-
-
 def _own_runtime(capsule: Capsule) -> set[str]:
     own = podview.pod_of(capsule).spec.runtime_class_name
     return set() if own is None else {own}
-
-
-async def _object(request: Request) -> dict[str, Any]:
-    """The body as a JSON object."""
-    body = await read_json(request.raw, MAX_BODY)
-    if not isinstance(body, dict):
-        raise ApiError(400, "Cannot read the request: its body must be a JSON object.", code="container.invalid-body")
-    weight.check(body)
-    return body
-
-
-def _is_strategic(request: Request) -> bool:
-    kind = request.raw.content_type
-    if kind not in (podpatch.STRATEGIC, podpatch.PLAIN, "application/json"):
-        raise ApiError(415, f"Cannot read a patch of content type {kind}: send {podpatch.STRATEGIC}.")
-    return kind != podpatch.PLAIN
-
-
-def _expected(body: dict[str, Any]) -> str | None:
-    """The revision that a change is meant for, taken out of its body."""
-    metadata = body.get("metadata")
-    if not isinstance(metadata, dict) or not metadata.get("resourceVersion"):
-        return None
-    body["metadata"] = {key: value for key, value in metadata.items() if key != "resourceVersion"}
-    return str(metadata["resourceVersion"])
-
-
-def _check_changeable(now: Capsule, expected: str | None) -> None:
-    if now.wish.state == "deleted":
-        raise ConflictError(f"Cannot change capsule {now.name}: it is being deleted.")
-    if expected is not None and expected != str(now.revision):
-        raise ConflictError(
-            f"Cannot change capsule {now.name}: it was modified meanwhile (it is at resourceVersion {now.revision}, "
-            f"not {expected}). Read it again, and apply the change to that."
-        )
-
-
-def _check_same(existing: Capsule, pod: Pod, *, generated: bool) -> None:
-    """A create with a uid that is known must ask for the same."""
-    old = podview.pod_of(existing)
-    same_name = generated or old.metadata.name == pod.metadata.name
-    if same_name and old.metadata.namespace == pod.metadata.namespace and old.spec == pod.spec:
-        return
-    where = podchanges.differences(
-        msgspec.structs.replace(old, metadata=msgspec.structs.replace(old.metadata, labels={}, annotations={})),
-        msgspec.structs.replace(pod, metadata=msgspec.structs.replace(pod.metadata, labels={}, annotations={})),
-    )
-    raise ConflictError(
-        f"There is a capsule with uid {pod.metadata.uid} already (id {existing.uuid}), which was asked for "
-        f"otherwise: {', '.join(where)}. Change it with PUT or PATCH, or use another uid.",
-        "already-exists",
-    )
-
-
-def _check_size(content: Content) -> None:
-    size = 0
-    for config in content.config_maps.values():
-        size += sum(len(key) + len(text.encode()) for key, text in config.data.items())
-        size += sum(len(key) + len(data) for key, data in config.binary_data.items())
-    for secret in content.secrets.values():
-        size += sum(len(key) + len(data) for key, data in secret.data.items())
-    if size > MAX_CONTENT:
-        title = f"Cannot take this content: config maps and secrets have {size} bytes together; at most {MAX_CONTENT} "
-        raise ApiError(413, title + "are allowed. Put what is large into a volume or the image.")
-
-
-# -- continue tokens ---------------------------------------------------------------------------------------------
-
-
-def _continue(revision: int, after: int) -> str:
-    return base64.urlsafe_b64encode(f"{revision}.{after}".encode()).decode().rstrip("=")
-
-
-def _continued(token: str) -> tuple[int, int]:
-    """Revision and last number of the page before; zeros at the begin."""
-    if not token:
-        return 0, 0
-    try:
-        text = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)).decode("ascii")
-        revision, _, after = text.partition(".")
-        if not (revision.isdigit() and after.isdigit() and len(text) < 40):
-            raise ValueError
-        return int(revision), int(after)
-    except (ValueError, binascii.Error):
-        raise invalid_query("continue", token, "it is not what a list has given as metadata.continue") from None
 
 
 def _is_uuid(text: str) -> bool:
