@@ -15,21 +15,19 @@ from pathlib import Path
 
 import msgspec
 
-from askos.adapters.bridge import host, links, nft, oldlayout, rtnl, rules, tables
+from askos.adapters.bridge import host, links, nft, oldlayout, rtnl, rules
+from askos.adapters.bridge.applied import HOST, Applied
 from askos.adapters.bridge.links import Bridge
 from askos.adapters.bridge.nameserver import NameServices
 from askos.adapters.bridge.spaces import SpaceGoneError, Spaces
-from askos.adapters.bridge.tables import Table
 from askos.adapters.bridge.transit import Pair, Transit
 from askos.adapters.bridge.walls import of_network, walls
 from askos.adapters.bridge.workers import Workers
 from askos.model.capsules import Network
-from askos.model.errors import SetupError, UnavailableError
+from askos.model.errors import UnavailableError
 from askos.model.networks import NetworkState
 
 _log = logging.getLogger(__name__)
-_HOST = ""
-"""The key of the host's own table among those of the networks."""
 
 
 class Fabric:
@@ -63,19 +61,16 @@ class Fabric:
         """By network uuid."""
         self._pairs: dict[str, Pair] = {}
         """Transit addresses by network uuid."""
-        self._applied: dict[str, Table] = {}
-        """The tables as they were last made true, by network uuid and `_HOST`."""
+        self.applied = Applied(spaces, workers)
         self._wanted: Counter[str] = Counter()
         """Networks that a call under way needs: they are not collected."""
-        self.replaced = 0
-        """How often a table was replaced as a whole."""
 
     async def adopt(self) -> None:
         """Take over what exists, and put the rules right. SetupError when rules are impossible here."""
         async with self._lock:
             self._state = self._remembered()
             self._aliases = self._remembered_aliases()
-            self._applied = {}
+            self.applied.clear()
             old = await self._workers.run(partial(oldlayout.find, instance=self._instance))
             found = {b.network_uuid: b for b in await self._workers.run(lambda _: self._standing())}
             found.update({bridge.network_uuid: bridge for bridge in old if bridge.network_uuid not in found})
@@ -123,7 +118,7 @@ class Fabric:
             if not news:
                 return
             self._forwarding_on()
-            if _HOST not in self._applied:
+            if HOST not in self.applied:
                 await self._rules_of_host()
             for bridge in news:
                 await self._build(bridge)
@@ -180,7 +175,7 @@ class Fabric:
             except SpaceGoneError:
                 # Nothing is behind these walls any more, and the others must not wait: it is made again when needed.
                 self._ready.pop(uuid, None)
-                self._applied.pop(uuid, None)
+                self.applied.forget(uuid)
         await self._rules_of_host()
         addresses = {one.address for one in state.floating}
         await self._workers.run(partial(links.set_floating, instance=self._instance, addresses=addresses))
@@ -219,7 +214,7 @@ class Fabric:
         async with self._lock:
             for network in networks:
                 self._ready.pop(network.uuid, None)
-                self._applied.pop(network.uuid, None)
+                self.applied.forget(network.uuid)
                 await self._names.unserve(network.uuid)
 
     async def collect(self, used: set[str]) -> None:
@@ -234,7 +229,7 @@ class Fabric:
                 if await self._workers.run(partial(self._remove, uuid=uuid, force=False)):
                     standing.pop(uuid, None)
                     self._pairs.pop(uuid, None)
-                    self._applied.pop(uuid, None)
+                    self.applied.forget(uuid)
             for uuid in self._names.served() - set(standing):
                 await self._names.unserve(uuid)
             self._ready = {uuid: bridge for uuid, bridge in standing.items() if uuid in self._pairs}
@@ -243,7 +238,7 @@ class Fabric:
     async def _mend(self) -> None:
         """Rules that somebody flushed, routes that have become possible, name services that could not start."""
         if not await self._workers.run(lambda _: rules.stands(self._instance, "to_host")):
-            self._applied.pop(_HOST, None)
+            self.applied.forget(HOST)
             await self._rules_of_host()
         connected = await self._workers.run(self._transit.pairs)
         for uuid, bridge in list(self._ready.items()):
@@ -251,7 +246,7 @@ class Fabric:
                 if connected.get(uuid) != self._pairs[uuid]:
                     await self._build(bridge)
                 elif not await self._workers.run(partial(self._walls_stand, uuid=uuid)):
-                    self._applied.pop(uuid, None)
+                    self.applied.forget(uuid)
                 await self._rules_of(bridge)
             except SpaceGoneError:
                 self._ready.pop(uuid, None)
@@ -267,7 +262,8 @@ class Fabric:
         it."""
         async with self._lock:
             await self._names.close()
-            self._ready, self._pairs, self._applied, self._state, self._aliases = {}, {}, {}, None, {}
+            self._ready, self._pairs, self._state, self._aliases = {}, {}, None, {}
+            self.applied.clear()
             self._state_file.unlink(missing_ok=True)
             self._aliases_file.unlink(missing_ok=True)
             others = await self._workers.run(self._remove_everything)
@@ -327,44 +323,12 @@ class Fabric:
 
     async def _rules_of(self, bridge: Bridge) -> None:
         found = walls(self._state, bridge, self._aliases)
-        await self._apply(bridge.network_uuid, rules.of_network(self._instance, bridge, self._transit.ranges, found))
+        await self.applied.apply(
+            bridge.network_uuid, rules.of_network(self._instance, bridge, self._transit.ranges, found)
+        )
 
     async def _rules_of_host(self) -> None:
-        await self._apply(_HOST, rules.of_host(self._instance, self._transit.ranges, self._aliases))
-
-    async def _apply(self, key: str, table: Table) -> None:
-        """Make a table true: by what differs from what was applied last, or as a whole. SetupError when nft or the
-        kernel cannot."""
-        before = self._applied.get(key)
-        text = None if before is None else tables.change(before, table)
-        if text == "":
-            return
-        if before is not None and text is not None:
-            # Until it has succeeded nobody knows what stands.
-            del self._applied[key]
-            try:
-                await self._nft(key, text)
-            except nft.NftError as error:
-                _log.warning("The rules of %s are made anew: %s", key or "the host", error.strerror)
-            else:
-                self._applied[key] = tables.changed(before, table)
-                return
-        try:
-            await self._nft(key, tables.replacement(table))
-        except nft.NftError as error:
-            raise SetupError(
-                f"Cannot set the packet rules inet {table.name}: nft says: {error.strerror} "
-                "The kernel needs nf_tables with NAT (modules nf_tables, nft_nat, nft_masq, nft_ct) and this program "
-                "CAP_NET_ADMIN; nftables must be 1.0 or newer (package nftables)."
-            ) from None
-        self.replaced += 1
-        self._applied[key] = table
-
-    async def _nft(self, key: str, text: str) -> None:
-        if key == _HOST:
-            await self._workers.run(lambda _: nft.run(text))
-        else:
-            await self._workers.run(lambda _: self._spaces.inside(key, lambda: nft.run(text)))
+        await self.applied.apply(HOST, rules.of_host(self._instance, self._transit.ranges, self._aliases))
 
     def _forwarding_on(self) -> None:
         try:

@@ -221,7 +221,7 @@ class BridgeNetwork:
     @property
     def tables_replaced(self) -> int:
         """How often a table of packet rules was made anew as a whole."""
-        return self._fabric.replaced
+        return self._fabric.applied.replaced
 
     # -- calls of the plugin ----------------------------------------------------------------------------------
 
