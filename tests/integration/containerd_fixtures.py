@@ -18,7 +18,8 @@ import pytest_asyncio
 from askos.adapters.containerd.packing import make_busybox_archive
 from askos.adapters.containerd.runtime import ContainerdRuntime
 from askos.adapters.containerd.supervise import PrivateContainerd
-from askos.ports.runtime import Container, ContainerConfig, SandboxConfig
+from askos.model.errors import RuntimeFailedError
+from askos.ports.runtime import Container, ContainerConfig, ExecRequest, SandboxConfig
 
 BUSYBOX = "docker.io/library/busybox:latest"
 _PLUGIN = """#!/bin/sh
@@ -125,6 +126,31 @@ class Bench:
 
     def log(self, capsule: str, name: str = "1-0.log") -> str:
         return (self.logs / capsule / name).read_text()
+
+
+async def run_in(bench: Bench, container: str, *argv: str, **more: object) -> tuple[int, bytes, bytes]:
+    """Exit code and both outputs of a program in a container."""
+    session = await bench.runtime.exec(container, ExecRequest(list(argv), **more))  # type: ignore[arg-type]
+    out = {"stdout": b"", "stderr": b""}
+    try:
+        async for stream, data in session.output():
+            out[stream] += data
+        return await session.wait(), out["stdout"], out["stderr"]
+    finally:
+        await session.close()
+
+
+async def back_after(bench: Bench, restarts: int) -> None:
+    """Wait until containerd was restarted so often, and answers."""
+    async with asyncio.timeout(60):
+        while bench.containerd.restarts < restarts or not bench.containerd.answering.is_set():
+            await asyncio.sleep(0.05)
+        # The channel reconnects within a second.
+        while True:
+            with contextlib.suppress(RuntimeFailedError):
+                await bench.runtime.observe()
+                return
+            await asyncio.sleep(0.05)
 
 
 def needs_containerd() -> None:
