@@ -308,3 +308,23 @@ async def test_sweep_removes_layers_that_were_being_unpacked_when_somebody_was_k
     registry.close()
     assert await sweep(fresh.runtime, *places) == [f"snapshot {name}"]
     assert await sweep(fresh.runtime, *places) == []
+
+
+async def test_limits_that_were_written_down_and_not_given_are_seen(fresh: Bench) -> None:
+    """containerd was killed between the two."""
+    capsule, _, container = await fresh.up("sleep", "1000")
+    await fresh.runtime.update_limits(container, Limits(cpu_shares=512, memory_bytes=48 << 20))
+    assert ((one := await fresh.one(capsule)).cpu_shares, one.memory_bytes) == (512, 48 << 20)
+    for group in cgroups.groups(fresh.instance)[container]:
+        for name, value in (("memory.limit_in_bytes", 40 << 20), ("memory.max", 40 << 20), ("cpu.shares", 256)):
+            if (group / name).exists():
+                (group / name).write_text(str(value))
+        if (group / "cpu.weight").exists():
+            (group / "cpu.weight").write_text("10")
+    await fresh.runtime.close()
+    fresh.runtime = fresh.make_runtime()
+    one = await fresh.one(capsule)
+    assert one.memory_bytes == 40 << 20
+    assert 0 < one.cpu_shares < 300
+    await fresh.runtime.update_limits(container, Limits(cpu_shares=512, memory_bytes=48 << 20))
+    assert ((one := await fresh.one(capsule)).cpu_shares, one.memory_bytes) == (512, 48 << 20)

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import re
@@ -18,6 +19,7 @@ from pathlib import Path
 import msgspec
 
 _GONE_S = 5.0
+_PAGE = os.sysconf("SC_PAGE_SIZE")
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _log = logging.getLogger(__name__)
 
@@ -139,6 +141,36 @@ def weight(cpu_shares: int) -> int:
     """Version 2's cpu.weight (1 to 10000) for version 1's cpu.shares (2 to 262144), as OCI runtimes convert it."""
     shares = min(max(cpu_shares, 2), 262_144)
     return 1 + (shares - 2) * 9999 // 262_142
+
+
+def in_force(path: str, cpu_shares: int, memory_bytes: int) -> tuple[int, int]:
+    """The shares and the memory that the kernel gives the group of a container, for those that it is said to have: 0
+    stays 0, as does what has no process in a group of its own, and what the kernel has only rounded."""
+    cpu, memory = _mounted("cpu"), _mounted("memory")
+    if cpu is not None and cpu_shares and (group := cpu.mount / path.lstrip("/")) and _pids(group):
+        said = weight(cpu_shares) if cpu.unified else max(2, cpu_shares)
+        has = _number(group / ("cpu.weight" if cpu.unified else "cpu.shares"))
+        if has and has != said:
+            cpu_shares = 2 + (has - 1) * 262_142 // 9999 if cpu.unified else has
+    if memory is not None and memory_bytes and (group := memory.mount / path.lstrip("/")) and _pids(group):
+        has = _number(group / ("memory.max" if memory.unified else "memory.limit_in_bytes"))
+        if has and has != memory_bytes // _PAGE * _PAGE:
+            memory_bytes = has
+    return cpu_shares, memory_bytes
+
+
+@functools.cache
+def _mounted(controller: str) -> Hierarchy | None:
+    """Where a controller is. That does not change while the host runs, and the table of mounts may be long."""
+    return next((h for h in hierarchies() if controller in h.controllers), None)
+
+
+def _number(path: Path) -> int:
+    """0: there is none."""
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):
+        return 0
 
 
 def process_counts(instance: str) -> dict[str, int]:

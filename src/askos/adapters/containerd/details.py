@@ -12,6 +12,7 @@ from typing import Literal
 
 import msgspec
 
+from askos.adapters.containerd import cgroups
 from askos.adapters.containerd.proto import containerd_api_pb2 as api
 from askos.adapters.containerd.rpc import LIST_S, Client, RpcError
 
@@ -59,9 +60,14 @@ class Details:
             if error.not_found:
                 return Use()
             raise
-        resources = (json.loads(answer.container.spec.value or b"{}").get("linux") or {}).get("resources") or {}
+        linux = json.loads(answer.container.spec.value or b"{}").get("linux") or {}
+        resources = linux.get("resources") or {}
         cpu, memory = resources.get("cpu") or {}, resources.get("memory") or {}
-        return Use(int(cpu.get("shares") or 0), int(memory.get("limit") or 0), str(cpu.get("cpus") or ""))
+        shares, limit = int(cpu.get("shares") or 0), int(memory.get("limit") or 0)
+        if path := linux.get("cgroupsPath"):
+            # CRI writes new limits down before it gives them to the process: killed in between, it never does.
+            shares, limit = await asyncio.to_thread(cgroups.in_force, path, shares, limit)
+        return Use(shares, limit, str(cpu.get("cpus") or ""))
 
     async def paused(self, container_id: str) -> bool:
         """Whether a container is paused; False for one without a process."""
