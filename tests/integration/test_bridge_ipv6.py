@@ -80,6 +80,21 @@ async def test_containers_of_a_network_and_its_gateway(cloud: Cloud) -> None:
     assert said == "silence"
 
 
+async def test_a_container_leaves_one_of_two_networks_with_the_same_range(cloud: Cloud) -> None:
+    red, blue = network("10.77.0.0/22", cidr6="fd77::/64"), network("10.77.0.0/22", "blue", cidr6="fd77::/64")
+    box = cloud.box((red, "10.77.0.2 fd77::2"), (blue, "10.77.0.2 fd77::2"))
+    other = cloud.box((red, "10.77.0.3 fd77::3"))
+    await box.add()
+    await other.add()
+    # What has the same range is reached through the first.
+    assert await box.ping("fd77::3")
+    assert await box.ping("10.77.0.3")
+    one = msgspec.structs.replace(box.attachment(), ports=box.ports[:1], networks=[red])
+    await cloud.net.sync(box.container_id, one)
+    assert await box.ping("fd77::3")
+    assert await box.ping("10.77.0.3")
+
+
 async def test_groups(cloud: Cloud) -> None:
     red = network("10.77.0.0/22", cidr6="fd77::/64")
     one, two, three = (cloud.box((red, f"10.77.0.{n} fd77::{n}")) for n in (2, 3, 4))

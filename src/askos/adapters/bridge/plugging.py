@@ -18,6 +18,7 @@ from askos.model.capsules import Port
 from askos.model.errors import RuntimeFailedError
 
 _INET6_ADDR_GEN_MODE, _ADDR_GEN_NONE = 8, b"\x01"
+_METRIC = 1024
 _UP_S = 3.0
 _POLL_S = 0.0005
 _log = logging.getLogger(__name__)
@@ -80,8 +81,9 @@ def _inside(index: int, wanted: Plug) -> Iterator[rtnl.Message]:
     if port.address6 and bridge.gateway6 and quiet:
         # On the link is the gateway alone: nobody else would answer there, as ports are isolated.
         yield rtnl.add_address(index, port.address6, 128)
-        yield rtnl.add_route(index, f"{bridge.gateway6}/128")
-        yield rtnl.add_route(index, bridge.cidr6, bridge.gateway6)
+        # With a metric of its own: another network of the sandbox may have the same range, and must not replace it.
+        yield rtnl.add_route(index, f"{bridge.gateway6}/128", metric=_METRIC + index)
+        yield rtnl.add_route(index, bridge.cidr6, bridge.gateway6, metric=_METRIC + index)
         if wanted.default_route6:
             yield rtnl.add_route(index, "::/0", bridge.gateway6)
 

@@ -140,10 +140,11 @@ def isolate(index: int) -> Message:
     return SETLINK, 0, head + attr(_PROTINFO | _NESTED, attr(_BRPORT_ISOLATED, b"\x01"))
 
 
-def add_route(index: int, to: str, gateway: str = "") -> Message:
+def add_route(index: int, to: str, gateway: str = "", metric: int = 0) -> Message:
     """A route to a CIDR (0.0.0.0/0 and ::/0: to everywhere) through a gateway on a link, or, without one, on the link
-    itself."""
-    return NEWROUTE, CREATE | REPLACE, _route_body(index, to, gateway)
+    itself. It replaces the one with the same metric (0: the usual one), whatever link that is on."""
+    body = _route_body(index, to, gateway)
+    return NEWROUTE, CREATE | REPLACE, body + u32(6, metric) if metric else body
 
 
 def remove_route(index: int, to: str) -> Message:
