@@ -11,9 +11,14 @@ from askos.cli import base, output
 from askos.cli.capsule_options import NOT_FOUND, capsules, complete, namespace_option
 from askos.cli.capsule_state import Capsule, age, ready, restarts, summary
 from askos.cli.output import Column
+from askos.cli.rejoin import Rejoin
+from askos.client.errors import ApiError, ClientError
 
 if TYPE_CHECKING:
     from askos.client.capsules import Capsules
+
+GONE = 410
+"""The status for a revision that is forgotten."""
 
 
 @click.command(
@@ -23,7 +28,9 @@ if TYPE_CHECKING:
 @click.option("-l", "--selector", default="", metavar="SELECTOR", help="By labels: app=web,tier in (a,b),!old.")
 @click.option("-A", "--all-projects", is_flag=True, help="Of all projects (administrators only).")
 @click.option("-q", "--quiet", is_flag=True, help="Only ids, one a line.")
-@click.option("-w", "--watch", is_flag=True, help="Go on with a line for each change.")
+@click.option(
+    "-w", "--watch", is_flag=True, help="Go on with a line for each change, also after restarts of the server."
+)
 @click.option("--show-labels", is_flag=True, help="Labels in a column of their own.")
 @base.format_options("table", "wide", "json", "yaml")
 def ls(
@@ -86,25 +93,50 @@ class _Shape:
 def _follow(
     api: Capsules, found: list[Capsule], revision: str, selector: str, shape: _Shape, *, all_projects: bool
 ) -> None:
-    """A line for each change that is to be seen, until Ctrl-C."""
+    """A line for each change that is to be seen, until Ctrl-C, or the server is away for too long."""
     heads = [max(len(column.head), 10) for column in shape.columns()]
     for each in found:
         heads = [max(wide, output.display_width(cell)) for wide, cell in zip(heads, shape.row(each), strict=True)]
+    there = {str(each["id"]): each for each in found}
     told: dict[str, tuple[str, ...]] = {}
+
+    def tell(each: Capsule, word: str) -> None:
+        key = (ready(each), word, restarts(each, 0.0))
+        if told.get(each["id"]) == key:
+            return
+        told[each["id"]] = key
+        row = zip(shape.row(each, word), heads, strict=True)
+        cells = [output.pad(output.printable(cell), wide) for cell, wide in row]
+        output.write("  ".join(cells).rstrip() + "\n")
+        sys.stdout.flush()
+
+    rejoin, forgotten = Rejoin(tell=True), False
     with base.doing("watch capsules"):
         while True:
-            for change in api.watch(revision, selector=selector, all_projects=all_projects):
-                each = change["object"]
-                revision = str(each["metadata"]["resourceVersion"])
-                word = "Deleted" if change["type"] == "DELETED" else summary(each)
-                key = (ready(each), word, restarts(each, 0.0))
-                if told.get(each["id"]) == key:
-                    continue
-                told[each["id"]] = key
-                row = zip(shape.row(each, word), heads, strict=True)
-                cells = [output.pad(output.printable(cell), wide) for cell, wide in row]
-                output.write("  ".join(cells).rstrip() + "\n")
-                sys.stdout.flush()
+            try:
+                if forgotten:
+                    # The server was away for longer than it remembers: what has changed is seen by looking.
+                    before, (found, revision) = there, api.listed(selector=selector, all_projects=all_projects)
+                    there, forgotten = {str(each["id"]): each for each in found}, False
+                    for ident in before.keys() - there.keys():
+                        tell(before[ident], "Deleted")
+                    for ident, each in there.items():
+                        if each["metadata"] != before.get(ident, {}).get("metadata"):
+                            tell(each, summary(each))
+                changes = api.watch(revision, selector=selector, all_projects=all_projects, opened=rejoin.works)
+                for change in changes:
+                    each = change["object"]
+                    revision = str(each["metadata"]["resourceVersion"])
+                    if change["type"] == "DELETED":
+                        there.pop(str(each["id"]), None)
+                        tell(each, "Deleted")
+                    else:
+                        there[str(each["id"])] = each
+                        tell(each, summary(each))
+            except ClientError as error:
+                forgotten = isinstance(error, ApiError) and error.status == GONE
+                if not forgotten:
+                    rejoin.after(error)
 
 
 @click.command(cls=base.Command, examples=["askos capsule top", "askos capsule top web db"])

@@ -6,23 +6,20 @@ import contextlib
 import signal
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from types import FrameType
 
 from askos.cli import base, terminal
+from askos.cli.rejoin import Rejoin
 from askos.client.containers import Container, Containers
-from askos.client.errors import ConnectionBrokenError, NoAnswerError
+from askos.client.errors import ClientError
 from askos.client.native import STDERR, Ended, Native
 from askos.client.session import part
 from askos.client.wire import Result
 from askos.model.errors import AskosError
 
-REJOIN_WITHIN_S = 30.0
-"""How long a server may be away before the container is left alone."""
 GONE_WITHIN_S = 60.0
 """What a host may take to remove a container that has ended."""
-REJOIN_FIRST_S, REJOIN_LAST_S = 0.5, 5.0
 DETACH_KEYS = b"\x10\x11"
 """Ctrl-P Ctrl-Q, as docker has it."""
 
@@ -73,28 +70,20 @@ def copy_output(
     lost or doubled by a restart of the server. `tell`: say so on stderr.
     """
     shown = {1: 0, 2: 0}
-    deadline, pause = 0.0, REJOIN_FIRST_S
+    rejoin = Rejoin(tell=tell)
     while True:
         skip = dict(shown)
         try:
             for channel, data in native.logs(ident, follow=True, timestamps=timestamps, since_s=since_s):
-                if tell and deadline:
-                    base.complain("the server is back")
-                deadline, pause = 0.0, REJOIN_FIRST_S
+                rejoin.works()
                 already = min(skip[channel], len(data))
                 skip[channel] -= already
                 if data[already:]:
                     put(channel, data[already:])
                     shown[channel] += len(data) - already
             return
-        except (ConnectionBrokenError, NoAnswerError):
-            if tell and not deadline:
-                base.complain(f"the connection broke; trying again for {REJOIN_WITHIN_S:g} s")
-            deadline = deadline or time.monotonic() + REJOIN_WITHIN_S
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(pause)
-            pause = min(2 * pause, REJOIN_LAST_S)
+        except ClientError as error:
+            rejoin.after(error)
 
 
 def put(channel: int, data: bytes) -> None:

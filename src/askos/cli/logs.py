@@ -6,12 +6,12 @@ import time
 
 import click
 
-from askos.cli import base, text
+from askos.cli import base, tailing, text
 from askos.cli.foreground import copy_output, put
 from askos.cli.specification import converted
 from askos.client.containers import Containers
 from askos.client.errors import ApiError, ClientError
-from askos.client.native import STDERR, STDOUT
+from askos.client.native import STDERR, STDOUT, Native
 
 
 def tail_value(value: str) -> str:
@@ -42,8 +42,8 @@ def tail_value(value: str) -> str:
 def logs(follow: bool, tail: str, timestamps: bool, since: int | None, name: str) -> None:
     """Print what a container has written.
 
-    What it wrote to standard error goes to standard error here, too. With -f and without -n it survives a restart of
-    the server: nothing is lost or told twice.
+    What it wrote to standard error goes to standard error here, too. With -f it survives a restart of the server:
+    nothing is lost or told twice.
     """
     containers = base.containers()
     with base.doing(f"read the log of {name}", name=name):
@@ -51,9 +51,9 @@ def logs(follow: bool, tail: str, timestamps: bool, since: int | None, name: str
             if follow and tail == "all":
                 copy_output(base.native(containers), name, timestamps=timestamps, since_s=since, tell=True)
                 return
-            for channel, data in base.native(containers).logs(
-                name, follow=follow, tail=tail, timestamps=timestamps, since_s=since
-            ):
+            native = base.native(containers)
+            read = tailing.follow if follow else Native.logs
+            for channel, data in read(native, name, tail=tail, timestamps=timestamps, since_s=since):
                 put(channel, data)
         except ApiError as error:
             if not error.no_such_route:

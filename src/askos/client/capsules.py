@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from askos.client.errors import ApiError
@@ -116,14 +116,18 @@ class Capsules:
         selector: str = "",
         all_projects: bool = False,
         timeout_s: int | None = None,
+        opened: Callable[[], None] | None = None,
     ) -> Iterator[dict[str, Any]]:
         """Changes after a revision, as {"type", "object"}; ends when the server ends it, after `timeout_s` (whole
-        seconds) if that is given. ApiError 410 when the revision is forgotten: list again."""
+        seconds) if that is given. `opened` is called when the server has agreed. ApiError 410 when the revision is
+        forgotten: list again."""
         query = self._query(("watch", "true"), ("resourceVersion", revision))
         query += [("labelSelector", selector)] if selector else []
         query += [("all_projects", "true")] if all_projects else []
         query += [("timeoutSeconds", str(timeout_s))] if timeout_s is not None else []
         with self.session.stream("GET", "/capsules", query=query) as stream:
+            if opened is not None:
+                opened()
             for line in lines(stream.chunks()):
                 change = json.loads(line)
                 if change["type"] == "ERROR":

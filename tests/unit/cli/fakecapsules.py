@@ -89,6 +89,8 @@ class FakeCapsules:
         self.warnings = []
         self.refusal = None
         self.linger_s = 0.0
+        self.break_watch = False
+        self.forgets = False
 
     def routes(self):
         base = "/askos/v1/capsules"
@@ -211,7 +213,15 @@ class FakeCapsules:
         await answer.prepare(request)
         loop = asyncio.get_running_loop()
         until = loop.time() + float(request.query.get("timeoutSeconds") or 60)
+        if self.forgets:
+            self.forgets = False
+            gone = {"type": "ERROR", "object": {"code": 410, "message": "forgotten"}}
+            await answer.write(json.dumps(gone).encode() + b"\n")
         while loop.time() < until:
+            if self.break_watch:
+                self.break_watch = False
+                request.transport.abort()
+                return answer
             for number, kind, each in list(self.changes):
                 if number > revision:
                     revision = number

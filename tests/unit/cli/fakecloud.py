@@ -25,6 +25,13 @@ WORDS = {"unknown:1": "image unknown:1 was not found in any registry"}
 PROGRAMS = {"sh", "cat", "sleep", "echo", "true", "head", "env", "pwd", "stty", "printf"}
 
 
+def timed(log):
+    """The whole lines of a log with times in front; some have the same one."""
+    texts = [(channel, line) for channel, data in log for line in data.splitlines(keepends=True)]
+    stamps = (b"2026-11-21T08:00:00.%03d5Z " % (number // 2) for number in range(len(texts)))
+    return [(channel, stamp + line) for (channel, line), stamp in zip(texts, stamps, strict=True)]
+
+
 class FakeCloud:
     """Start it as a context manager. `seen` holds "METHOD path?query" of all requests, in order."""
 
@@ -425,10 +432,14 @@ class FakeCloud:
         answer = web.StreamResponse()
         await answer.prepare(request)
         limit = self.break_logs_after.pop(0) if self.break_logs_after else None
-        position = 0
+        stamped = request.query.get("timestamps")
+        tail = request.query.get("tail", "all")
+        log = timed(container.log) if stamped else container.log
+        position = 0 if tail == "all" else max(0, len(log) - int(tail))
         while True:
             settled = container.gone or (container.status != "Running" and container.task is None)
-            for channel, data in container.log[position:]:
+            log = timed(container.log) if stamped else container.log
+            for channel, data in log[position:]:
                 record = struct.pack(">BI", channel, len(data)) + data
                 position += 1
                 if limit is not None and len(record) >= limit:
@@ -436,7 +447,7 @@ class FakeCloud:
                     request.transport.abort()
                     return answer
                 await answer.write(record)
-            if not request.query.get("follow") or (settled and position == len(container.log)):
+            if not request.query.get("follow") or (settled and position == len(log)):
                 await answer.write_eof()
                 return answer
             await asyncio.sleep(0.02)

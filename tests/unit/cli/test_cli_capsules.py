@@ -6,6 +6,7 @@ import contextlib
 import json
 import signal
 import socket
+import time
 
 import pytest
 import yaml
@@ -395,6 +396,35 @@ def test_watch_goes_on_with_changes(program, cloud):
     assert process.stdout.readline().split()[1:4] == [b"a", b"1/1", b"Deleted"]
     process.send_signal(signal.SIGINT)
     assert process.wait(20) == 130
+
+
+@pytest.mark.parametrize("forgets", [False, True])
+def test_watch_survives_a_server_that_goes_away(program, cloud, forgets):
+    each = cloud.capsules.add("a", status("Running", *named(running())))
+    other = cloud.capsules.add("b", status("Running", *named(running())))
+    cloud.capsules.add("c", status("Running", *named(running())))
+    process = program("capsule", "ls", "--watch")
+    assert [process.stdout.readline().split()[1] for _ in range(4)] == [b"NAME", b"a", b"b", b"c"]
+
+    def happens():
+        cloud.capsules.break_watch = True
+        cloud.capsules.forgets = forgets
+        cloud.capsules.items.remove(other)
+        cloud.capsules._changed("DELETED", other)
+        cloud.capsules._set(each, status("Running", *named(waiting("CrashLoopBackOff"))))
+        if forgets:
+            cloud.capsules.changes.clear()
+
+    while not any("watch=true" in seen for seen in cloud.seen):
+        time.sleep(0.01)
+    cloud.loop.call_soon_threadsafe(happens)
+    seen = [process.stdout.readline().split()[1:4] for _ in range(2)]
+    assert sorted(seen) == [[b"a", b"0/1", b"CrashLoopBackOff"], [b"b", b"1/1", b"Deleted"]]
+    assert b"trying again" in process.stderr.readline()
+    assert process.stderr.readline() == b"askos: the server is back.\n"
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) == 130
+    assert process.stdout.read() == process.stderr.read() == b""
 
 
 def test_describe(askos, cloud):

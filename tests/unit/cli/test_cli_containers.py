@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
+
+from askos.cli import rejoin, tailing
+from askos.client.errors import ClientError
 
 
 def test_run_shows_both_streams_and_takes_over_the_exit_code(askos, cloud):
@@ -99,13 +103,50 @@ def test_output_survives_a_server_that_goes_away(askos, cloud):
     assert cloud.break_logs_after == []
 
 
+STAMP = "2026-11-21T08:00:00.0005Z "
+
+
+@pytest.mark.parametrize("flags", [(), ("-t",)])
+@pytest.mark.parametrize("breaks", [3, 20, 38, 75])
+def test_the_end_of_a_log_that_is_followed_survives_a_server_that_goes_away(askos, cloud, monkeypatch, flags, breaks):
+    monkeypatch.setattr(rejoin, "FIRST_S", 0.01)
+    script = "for i in 1 2 3 4 5; do echo line $i; done; sleep 0.2; echo late >&2; sleep 0.2; echo line 6; exit 0"
+    askos("run", "-d", "--name", "job", "busybox", "sh", "-c", script)
+    while b"line 5" not in b"".join(data for _, data in cloud.find("job").log):
+        time.sleep(0.01)
+    # The first answer is of the look at what there is; then each connection breaks a bit later than the one before.
+    cloud.break_logs_after = [1 << 30, breaks, breaks + 3, breaks + 40]
+    ran = askos("logs", "-f", *flags, "-n", "3", "job")
+    assert ran.code == 0
+    out = ran.out.splitlines()
+    assert [line[-6:] for line in out] == ["line 3", "line 4", "line 5", "line 6"]
+    assert all(line.startswith("2026-11-21T08:") is bool(flags) for line in out)
+    assert [line[-4:] for line in ran.err.splitlines() if not line.startswith("askos:")] == ["late"]
+
+
+def test_nothing_of_what_was_there_with_a_tail_of_none(askos, cloud):
+    askos("run", "--name", "job", "busybox", "sh", "-c", "echo one; echo two")
+    assert askos("logs", "-f", "-n", "0", "job").out == ""
+    assert askos("logs", "-f", "-n", "1", "job").out == "two\n"
+
+
+def test_times_of_logs():
+    assert tailing.time_ns(b"1970-01-01T00:00:01.5Z") == 1_500_000_000
+    assert tailing.time_ns(b"1970-01-01T02:00:00.000000007+02:00") == 7
+    assert tailing.time_ns(b"1970-01-01T00:00:02Z") == 2_000_000_000
+    for wrong in (b"", b"soon", b"1970-13-01T00:00:00Z"):
+        with pytest.raises(ClientError, match="a line without a time"):
+            tailing.time_ns(wrong)
+
+
 @pytest.mark.parametrize("more", [(), ("-t",), ("--since", "10m")])
 def test_a_log_that_is_followed_survives_a_server_that_goes_away(askos, cloud, more):
     askos("run", "--name", "job", "busybox", "sh", "-c", "echo one two three; echo four >&2")
     cloud.break_logs_after = [7, 12]
     ran = askos("logs", "-f", *more, "job")
-    assert (ran.code, ran.out) == (0, "one two three\n")
-    told = ran.err.splitlines()
+    assert ran.code == 0
+    assert [line.removeprefix(STAMP) for line in ran.out.splitlines()] == ["one two three"]
+    told = [line.removeprefix(STAMP) for line in ran.err.splitlines()]
     assert told.count("four") == 1
     assert any("trying again" in line for line in told) and any("the server is back" in line for line in told)
 
