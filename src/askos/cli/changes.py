@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime
 from typing import Any
 
@@ -130,18 +131,31 @@ def commit(name: str, image: str) -> None:
 # -- looking -------------------------------------------------------------------------------------------------------
 
 
-@click.command(cls=base.Command, examples=["askos actions web", "askos actions web req-8b1a9953-..."])
+@click.command(
+    cls=base.Command,
+    examples=["askos actions web", "askos actions --since 1h web", "askos actions web req-8b1a9953-..."],
+)
+@click.option(
+    "--since",
+    metavar="TIME",
+    callback=converted(lambda value: text.parse_since_s(value, time.time())),
+    help="Only what was asked since then: 10m, 2026-11-21T08:00:00Z, or seconds since 1970.",
+)
 @click.argument("name", shell_complete=base.complete_names)
 @click.argument("request", required=False)
 @base.format_options("table", "json", "yaml")
-def actions(name: str, request: str | None, form: str) -> None:
+def actions(name: str, request: str | None, since: int | None, form: str) -> None:
     """Tell what was asked of a container, the latest first: by whom, when, and how it went.
 
     With the id of a request: its steps.
     """
+    if request and since is not None:
+        raise click.UsageError("--since goes without the id of a request")
     with base.doing(f"read the actions of {name}", {404: f"See `askos actions {name}`"} if request else None, name):
         found = base.containers().ask(name, f"container_actions/{request}" if request else "container_actions")
-    found = found if request else found["containerActions"]
+    if not request:
+        begin = datetime.fromtimestamp(since or 0, UTC)
+        found = [each for each in found["containerActions"] if _parsed(each["start_time"]) >= begin]
     if form != "table":
         output.write(output.structured(found, form))
         return

@@ -70,7 +70,7 @@ COMMANDS = {
 }
 COMPLETE_VARIABLE = "_ASKOS_COMPLETE"
 HINTS = {
-    "inspect": "Use `askos show -o json`.",
+    "inspect": "Use `askos show -o json`, or `askos show --format`.",
     "load": "Use `askos image import`.",
     "list": "Use `askos ps`.",
     "delete": "Use `askos rm`.",

@@ -44,13 +44,18 @@ def network() -> None:
 
 @click.command(cls=base.Command, examples=["askos network ls", "askos network ls -o json"])
 @click.option("-q", "--quiet", is_flag=True, help="Only ids, one a line.")
+@click.option("--all-projects", is_flag=True, help="Of all projects (only administrators see others').")
 @click.option("--no-trunc", is_flag=True, help="Do not shorten anything.")
 @base.format_options("table", "json", "yaml")
-def ls(quiet: bool, no_trunc: bool, form: str) -> None:
+def ls(quiet: bool, all_projects: bool, no_trunc: bool, form: str) -> None:
     """List the networks that the project may use, and the one to the outside."""
     api = networks()
     with doing("list networks", NETWORK):
         found = api.list(NETWORK)
+        if not all_projects:
+            # The network service tells administrators of all projects' networks, whatever is asked.
+            project = api.session.project()
+            found = [each for each in found if _usable(each, project)]
         if quiet:
             output.write("".join(f"{each['id']}\n" for each in found))
             return
@@ -64,11 +69,18 @@ def ls(quiet: bool, no_trunc: bool, form: str) -> None:
             str(each["id"])[: None if no_trunc else 8],
             ", ".join(str(s["cidr"]) for s in subnets.get(each["id"], [])),
             _note(each),
+            *([str(each.get("project_id") or "")] if all_projects else []),
         ]
         for each in found
     ]
     columns = [Column("NAME", 12), Column("ID"), Column("SUBNET"), Column("NOTE")]
+    columns += [Column("PROJECT")] if all_projects else []
     output.write(output.table(columns, rows, width=None if no_trunc else output.table_width()))
+
+
+def _usable(each: Thing, project: str) -> bool:
+    """Whether a project may use a network: its own, or one for all."""
+    return each.get("project_id", project) == project or bool(each.get("shared") or each.get("router:external"))
 
 
 def _subnets(api: Networks) -> dict[str, list[Thing]]:

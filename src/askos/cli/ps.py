@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import click
 
-from askos.cli import base, output, text
+from askos.cli import base, output, placeholders, text
 from askos.cli.output import Column
 
 AT_REST = {"Created", "Stopped", "Error", "Dead", "Deleted"}
@@ -19,7 +19,11 @@ COMMAND_WIDTH = 30
 
 @click.command(
     cls=base.Command,
-    examples=["askos ps -a --filter label=app=web", "askos rm $(askos ps -aq --filter status=stopped)"],
+    examples=[
+        "askos ps -a --filter label=app=web",
+        "askos ps --format '{{.Names}} {{.Status}}'",
+        "askos rm $(askos ps -aq --filter status=stopped)",
+    ],
 )
 @click.option("-a", "--all", "everything", is_flag=True, help="Also those that do not run.")
 @click.option("-q", "--quiet", is_flag=True, help="Only uuids, one a line.")
@@ -33,14 +37,30 @@ COMMAND_WIDTH = 30
 )
 @click.option("--all-projects", is_flag=True, help="Of all projects (administrators only).")
 @click.option("--no-trunc", is_flag=True, help="Do not shorten anything.")
+@click.option(
+    "--format",
+    "line",
+    metavar="TEMPLATE",
+    callback=placeholders.option,
+    help="A line for each: '{{.ID}} {{.Names}} {{.Status}}', or json.",
+)
 @base.format_options("table", "wide", "json", "yaml")
 def ps(
-    *, everything: bool, quiet: bool, filters: tuple[str, ...], all_projects: bool, no_trunc: bool, form: str
+    *,
+    everything: bool,
+    quiet: bool,
+    filters: tuple[str, ...],
+    all_projects: bool,
+    no_trunc: bool,
+    line: Callable[[dict[str, Any]], str] | None,
+    form: str,
 ) -> None:
     """List containers: those that run, or with -a all.
 
     A filter on status looks at all of them. A name matches by any part of it.
     """
+    if line is not None and (quiet or form != "table"):
+        raise click.UsageError("use one of --format, -o and -q")
     wanted = [parsed_filter(one) for one in filters]
     everything = everything or any(key == "status" for key, _ in wanted)
     with base.doing("list containers"):
@@ -49,6 +69,8 @@ def ps(
     shown = [c for c in matching if everything or c["status"] not in AT_REST]
     if quiet:
         output.write("".join(f"{c['uuid']}\n" for c in shown))
+    elif line is not None:
+        output.write("".join(f"{line(c)}\n" for c in shown))
     elif form in {"json", "yaml"}:
         output.write(output.structured(shown, form))
     else:

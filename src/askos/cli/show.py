@@ -2,28 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import click
 
-from askos.cli import base, output, text
+from askos.cli import base, output, placeholders, text
 from askos.cli.ps import restart
 
 
 @click.command(cls=base.Command, examples=["askos show web", "askos show -o json web | jq -r .addresses"])
 @click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=base.complete_names)
+@click.option(
+    "-f",
+    "--format",
+    "line",
+    metavar="TEMPLATE",
+    callback=placeholders.option,
+    help="A line for each: '{{.Name}} {{.Addresses}}', or json.",
+)
 @base.format_options("text", "json", "yaml")
-def show(names: tuple[str, ...], form: str) -> None:
+def show(names: tuple[str, ...], line: Callable[[dict[str, Any]], str] | None, form: str) -> None:
     """Show all about one or more containers, by name or uuid.
 
     JSON and YAML are the API's own objects: one for one name, a list for several.
     """
+    if line is not None and form != "text":
+        raise click.UsageError("use one of --format and -o")
     containers = base.containers()
     found: list[dict[str, Any]] = []
 
     def look(name: str) -> None:
         container = containers.show(name)
-        if form == "text":
+        if line is not None:
+            output.write(f"{line(container)}\n")
+        elif form == "text":
             output.write(("\n" if found else "") + output.key_values(view(container)))
         found.append(container)
 

@@ -322,3 +322,23 @@ def test_what_is_empty_or_no_number_is_refused_before_anybody_is_asked(askos, cl
     assert complaint in refused.err
     assert "mistake in askos" not in refused.err
     assert cloud.bodies == []
+
+
+def test_lists_in_the_form_that_is_asked_for(askos, cloud):
+    askos("create", "--name", "web", "--label", "a=b", "busybox", "echo", "x\ty")
+    uuid = cloud.find("web").uuid
+    assert askos("ps", "-a", "--format", "{{.ID}}\\t{{ .Names }}: {{.Image}}").out == f"{uuid}\tweb: busybox\n"
+    assert askos("ps", "-a", "--format", "{{.State}} {{.Labels}}").out == "created a=b\n"
+    assert "\t" not in askos("ps", "-a", "--format", "{{.Command}}").out
+    assert [json.loads(line)["uuid"] for line in askos("ps", "-a", "--format", "json").out.splitlines()] == [uuid]
+    assert json.loads(askos("show", "--format", "{{json .}}", "web").out)["uuid"] == uuid
+    assert askos("show", "-f", "{{.Name}}", "web", "nobody").out == "web\n"
+    assert askos("ps", "-q", "--format", "json").code == askos("show", "-o", "yaml", "-f", "json", "web").code == 2
+
+
+@pytest.mark.parametrize("template", ["{{.Nope}}", "{{range .}}", "{{.ID", "x}}", "table {{.ID}}", "{{.State.Pid}}"])
+def test_what_is_no_placeholder_is_refused(askos, template):
+    for command in (["ps"], ["show", "web"]):
+        refused = askos(*command, "--format", template)
+        assert (refused.code, refused.err.count("\n")) == (2, 1)
+        assert "{{.Names}}" in refused.err and "json" in refused.err

@@ -122,6 +122,9 @@ def test_top_stats_pause_rename_update_commit_and_actions(askos, cloud):
     assert "repository=reg%3A5000%2Fshop&tag=2" in cloud.seen[-1] or "repository=reg:5000/shop&tag=2" in cloud.seen[-1]
     assert askos("events", "www").out.splitlines()[1].split()[0] == "create"
     assert "1.50 s" in askos("actions", "www").out
+    assert len(askos("events", "--since", "2001-01-01T00:00:00Z", "www").out.splitlines()) == 2
+    assert len(askos("actions", "--since", "2100-01-01T00:00:00Z", "www").out.splitlines()) == 1
+    assert askos("actions", "--since", "soon", "www").code == askos("actions", "--since", "1h", "www", "r").code == 2
 
 
 def test_cp_into_a_container_follows_dockers_rules(askos, cloud, tmp_path):
@@ -218,6 +221,18 @@ def test_who_is_not_root_cannot_give_files_away(askos, cloud, tmp_path, monkeypa
     told = askos("cp", "-a", "web:/f", str(tmp_path))
     assert (told.code, told.err.count("\n")) == (1, 1)
     assert "cannot be given to 0:0: only root may do that. Leave out -a" in told.err
+
+
+def test_networks_of_other_projects_are_listed_if_asked_for(askos, cloud):
+    for name, project, shared in (("own", "p" * 32, False), ("theirs", "q" * 32, False), ("common", "q" * 32, True)):
+        cloud.networks.add("networks", name=name, project_id=project, shared=shared)
+
+    def names(*flags):
+        return [line.split()[0] for line in askos("network", "ls", *flags).out.splitlines()]
+
+    assert names() == ["NAME", "public", "own", "common"]
+    assert names("--all-projects") == ["NAME", "public", "own", "theirs", "common"]
+    assert askos("network", "ls", "--all-projects").out.splitlines()[3].split()[-1] == "q" * 32
 
 
 def archive(*members, owner=(0, 0)):
