@@ -91,7 +91,7 @@ def test_the_second_command_is_one_request(askos, cloud):
     ("args", "message"),
     [
         (("imgae",), "askos: there is no command 'imgae'. Did you mean `askos image`? See `askos --help`."),
-        (("inspect", "x"), "askos: there is no command 'inspect'. Use `askos show -o json`. See `askos --help`."),
+        (("inspect", "x"), "askos: there is no command 'inspect'. Use `askos show -o json`, or `askos show --format`. See `askos --help`."),
         (("ps", "--nonsense"), "askos ps: no such option '--nonsense'. See `askos ps --help`."),
         (("run",), "askos run: missing argument 'IMAGE'. See `askos run --help`."),
         (
