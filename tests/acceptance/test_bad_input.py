@@ -209,7 +209,7 @@ def test_a_version_out_of_range(cloud: Cloud, version: str) -> None:
 )
 def test_a_version_that_is_none(cloud: Cloud, header: str) -> None:
     answer = cloud.api("GET", "/v1/containers", headers={"OpenStack-API-Version": header})
-    assert refused(answer, 406, FRAMEWORK)["title"] == "Not Acceptable"
+    assert refused(answer, 406, FRAMEWORK)["title"].startswith("Not Acceptable: the header")
 
 
 @pytest.mark.parametrize(

@@ -235,6 +235,7 @@ async def test_a_version_that_is_none_is_406(cloud: Cloud, header: str) -> None:
     got = await cloud.ask("GET", "/v1/containers", version=None, headers={"OpenStack-API-Version": header})
     error = got.refused(406, "", "Not Acceptable")
     assert "OpenStack-API-Version" in error["detail"]
+    assert "with a version from 1.1 to 1.40" in error["title"]
 
 
 @pytest.mark.parametrize(
@@ -266,6 +267,10 @@ async def test_an_endpoint_of_other_versions_is_406() -> None:
             assert got.status == status, (path, version)
             assert got.headers["OpenStack-API-Version"] == f"container {version}"
             if status == 406:
+                served = "at versions 1.1 to 1.13" if path == "/v1/old" else "at versions 1.8 to 1.40"
+                assert (await got.json())["errors"][0]["title"].startswith(
+                    f"Not Acceptable: POST {path} is served {served}, and {version} was asked for."
+                )
                 assert (await got.json())["errors"][0]["detail"] == (
                     f"Version {version} was requested but the requested API is not supported for this version."
                 )
@@ -314,7 +319,7 @@ async def test_every_answer_echoes_the_version_and_has_a_request_id(cloud: Cloud
 @pytest.mark.parametrize("accept", ["text/html", "text/plain", "image/png"])
 async def test_only_json_is_spoken(cloud: Cloud, accept: str) -> None:
     got = await cloud.ask("GET", "/v1/containers", headers={"Accept": accept})
-    got.refused(406, "", "Not Acceptable")
+    got.refused(406, "", f"Not Acceptable: an answer in {accept!r} was asked for. Send the header Accept: application")
 
 
 @pytest.mark.parametrize("accept", ["*/*", "application/json", "application/*", "text/html, */*;q=0.1", ""])

@@ -182,12 +182,8 @@ class Dispatcher:
             request.version = microversion.negotiate(raw.headers.get(microversion.HEADER))
             extra.update(microversion.headers(request.version))
             if not route.since <= request.version <= route.until:
-                raise ApiError(
-                    406,
-                    "Not Acceptable",
-                    detail=f"Version {request.version} was requested but the requested API is not supported for "
-                    "this version.",
-                )
+                what = f"{route.method} {route.path}"
+                raise microversion.elsewhere(request.version, what, route.since, route.until)
             _check_accept(raw)
         await _read_parameters(request)
         if not route.streams:
@@ -231,7 +227,12 @@ def _segments(raw_path: str) -> tuple[str, ...]:
 def _check_accept(raw: web.Request) -> None:
     accept = raw.headers.get("Accept", "*/*")
     if not any(word in accept for word in ("*/*", "application/*", "json")) and accept.strip():
-        raise ApiError(406, "Not Acceptable", detail="This API answers in application/json only.")
+        shown = accept if len(accept) <= 100 else accept[:100] + "..."
+        raise ApiError(
+            406,
+            f"Not Acceptable: an answer in {shown!r} was asked for. Send the header Accept: application/json, or none.",
+            detail="This API answers in application/json only.",
+        )
 
 
 async def _read_parameters(request: Request) -> None:

@@ -33,7 +33,7 @@ def negotiate(header: str | None) -> Version:
         service, _, version = element.strip().partition(" ")
         if service == "container":
             return _parse(version.strip())
-    raise ApiError(406, "Not Acceptable", detail="Invalid service type for OpenStack-API-Version header")
+    raise _unusable(header, "Invalid service type for OpenStack-API-Version header")
 
 
 def _parse(text: str) -> Version:
@@ -41,7 +41,7 @@ def _parse(text: str) -> Version:
         return MAX
     major, dot, minor = text.partition(".")
     if not (dot and major.isascii() and major.isdigit() and minor.isascii() and minor.isdigit()):
-        raise ApiError(406, "Not Acceptable", detail="Invalid value for OpenStack-API-Version header")
+        raise _unusable(f"container {text}", "Invalid value for OpenStack-API-Version header")
     version = Version(int(major[:9]), int(minor[:9]))
     if not MIN <= version <= MAX:
         raise ApiError(
@@ -51,6 +51,29 @@ def _parse(text: str) -> Version:
             extra={"max_version": str(MAX), "min_version": str(MIN)},
         )
     return version
+
+
+def _unusable(asked: str, detail: str) -> ApiError:
+    """A header that names no version. Clients show the title; the detail is Zun's."""
+    shown = asked if len(asked) <= 100 else asked[:100] + "..."
+    return ApiError(
+        406,
+        f"Not Acceptable: the header {HEADER} is {shown!r}. Send 'container VERSION' with a version from {MIN} to "
+        f"{MAX}, or 'container latest'.",
+        detail=detail,
+    )
+
+
+def elsewhere(version: Version, what: str, since: Version, until: Version) -> ApiError:
+    """The 406 for what is there at other versions than the one that was asked for. `what`: method and path."""
+    last = min(until, MAX)
+    served = f"at version {since}" if since == last else f"at versions {since} to {last}"
+    return ApiError(
+        406,
+        f"Not Acceptable: {what} is served {served}, and {version} was asked for. Set the header {HEADER}, or the "
+        "client's option for the API version, to one of those.",
+        detail=f"Version {version} was requested but the requested API is not supported for this version.",
+    )
 
 
 def headers(version: Version) -> dict[str, str]:

@@ -282,7 +282,23 @@ def _first_error(schema: Schema, value: object) -> ValidationError | None:
     return found
 
 
+_WORDS = {
+    NAME: "letters, digits and _ . - are allowed, beginning with a letter or digit",
+    r"^[a-zA-Z0-9-._]*$(?!\n)": "letters, digits and - . _ are allowed",
+    "^[^\\x00]*$": "all but the character NUL is allowed",
+    "^[^=\\x00]+$": "all but = and the character NUL is allowed, and it is not empty",
+    "^[0-9]+$": "a whole number is allowed, in digits alone",
+    "^[0-9]*$": "a whole number is allowed, in digits alone",
+    r"^[0-9]*(\.([0-9]+))?$": "a number is allowed, such as 2 or 0.5",
+}
+"""What patterns allow, for those who read no regular expressions."""
+
+
 def _reason(error: ValidationError) -> str:
+    if error.validator == "pattern" and error.validator_value in _WORDS:
+        shown = repr(error.instance)
+        shown = shown if len(shown) < 200 else shown[:200] + "..."
+        return f"{shown} does not match what is allowed: {_WORDS[error.validator_value]}"
     return error.message if len(error.message) < 400 else error.message[:400] + "..."
 
 
