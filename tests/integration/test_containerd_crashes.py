@@ -310,6 +310,20 @@ async def test_sweep_removes_layers_that_were_being_unpacked_when_somebody_was_k
     assert await sweep(fresh.runtime, *places) == []
 
 
+async def test_sweep_removes_what_a_broken_commit_looked_through(fresh: Bench) -> None:
+    await fresh.up("true")  # the image is unpacked
+    places = fresh.containerd.root, fresh.containerd.state, fresh.containerd.socket
+    ctr = ["ctr", "-a", str(fresh.containerd.socket), "-n", "k8s.io", "snapshots"]
+    ctr += ["--snapshotter", fresh.containerd.snapshotter]
+    lines = subprocess.run([*ctr, "ls"], check=True, capture_output=True, text=True).stdout.splitlines()
+    parent = next(line.split()[0] for line in lines if line.split()[-1] == "Committed")
+    command = [*ctr, "view", "askos-commit-abc", parent]
+    await asyncio.to_thread(subprocess.run, command, check=True, stdout=subprocess.DEVNULL)
+    with fresh.runtime.commits:
+        assert await sweep(fresh.runtime, *places) == []
+    assert await sweep(fresh.runtime, *places) == ["snapshot askos-commit-abc"]
+
+
 async def test_limits_that_were_written_down_and_not_given_are_seen(fresh: Bench) -> None:
     """containerd was killed between the two."""
     capsule, _, container = await fresh.up("sleep", "1000")

@@ -21,6 +21,8 @@ from askos.adapters.containerd.proto import containerd_api_pb2 as api
 from askos.adapters.containerd.rpc import Client, RpcError
 from askos.model.errors import ConflictError, NotFoundError
 
+VIEW = "askos-commit-"
+"""How the names of the snapshots begin through which an image is looked at while one of a container is made."""
 _CALL_S = 20.0
 _DIFF_S = 1800.0
 _MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -95,7 +97,7 @@ async def _layer(client: Client, origin: Base, lease: str) -> Any:
     parent = (await client.call("snapshots.v1.Snapshots/Stat", stat, _CALL_S)).info.parent
     mounts = api.MountsRequest(snapshotter=origin.snapshotter, key=origin.snapshot)
     upper = (await client.call("snapshots.v1.Snapshots/Mounts", mounts, _CALL_S)).mounts
-    key = f"askos-commit-{uuid.uuid4().hex}"
+    key = f"{VIEW}{uuid.uuid4().hex}"
     view = api.ViewSnapshotRequest(snapshotter=origin.snapshotter, key=key, parent=parent)
     lower = (await client.call("snapshots.v1.Snapshots/View", view, _CALL_S, lease)).mounts
     try:

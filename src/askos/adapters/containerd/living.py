@@ -14,6 +14,7 @@ from cri_api.v1 import api_pb2 as cri
 from askos.adapters.containerd import blobs, commit, disk, images, layers
 from askos.adapters.containerd.details import Details
 from askos.adapters.containerd.files import Files
+from askos.adapters.containerd.making import Ongoing
 from askos.adapters.containerd.rpc import Client, RpcError, failed
 from askos.adapters.containerd.tasks import Tasks
 from askos.model.errors import ConflictError, RuntimeFailedError
@@ -31,6 +32,7 @@ class Living:
     def __init__(self, client: Client, scratch: Path) -> None:
         self.client = client
         self._details = Details(client)
+        self.commits = Ongoing()
         self._tasks = Tasks(client, self._details)
         self._files = Files(client, self._tasks, scratch)
         self._images: dict[str, Image] = {}
@@ -75,7 +77,8 @@ class Living:
         try:
             origin = await commit.base(self.client, container_id)
             async with self._frozen(container_id):
-                image_id = await commit.commit(self.client, origin, name)
+                with self.commits:
+                    image_id = await commit.commit(self.client, origin, name)
             await images.seen(self.client, name, image_id)
             found = await images.find(self.client, image_id, self._images)
         except RpcError as error:

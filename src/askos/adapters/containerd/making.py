@@ -33,6 +33,25 @@ class BusyError(Exception):
     """What is under way does not come to its end."""
 
 
+class Ongoing:
+    """How many pieces of work of a kind were begun, and whether any goes on. One is a `with`."""
+
+    def __init__(self) -> None:
+        self.begun = 0
+        self._ended = 0
+
+    @property
+    def idle(self) -> bool:
+        """Whether none goes on."""
+        return self.begun == self._ended
+
+    def __enter__(self) -> None:
+        self.begun += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._ended += 1
+
+
 class Maker:
     """Makes sandboxes and containers. Methods raise RpcError."""
 

@@ -87,25 +87,6 @@ async def pull(
     return str(answer.image_ref)
 
 
-class Pulls:
-    """How many pulls were begun, and whether any goes on. One is a `with`."""
-
-    def __init__(self) -> None:
-        self.begun = 0
-        self._ended = 0
-
-    @property
-    def idle(self) -> bool:
-        """Whether nothing is being pulled."""
-        return self.begun == self._ended
-
-    def __enter__(self) -> None:
-        self.begun += 1
-
-    def __exit__(self, *_: object) -> None:
-        self._ended += 1
-
-
 class _Meter:
     """Adds the downloads under way up. One that has left the list has come to its end."""
 

@@ -22,9 +22,9 @@ from askos.adapters.containerd.details import Use
 from askos.adapters.containerd.execs import Exec
 from askos.adapters.containerd.living import Living
 from askos.adapters.containerd.look import Observer
-from askos.adapters.containerd.making import Maker
+from askos.adapters.containerd.making import Maker, Ongoing
 from askos.adapters.containerd.proto import containerd_api_pb2 as api
-from askos.adapters.containerd.pull import STALL_S, Pulls, pull
+from askos.adapters.containerd.pull import STALL_S, pull
 from askos.adapters.containerd.reasons import describe
 from askos.adapters.containerd.rpc import LIST_S, Client, RpcError, failed
 from askos.adapters.containerd.stopping import Stopper
@@ -92,7 +92,7 @@ class ContainerdRuntime(Living):
         self._adoptions = Adoptions(adoption_root or state_root / "adopted")
         self._observer = Observer(self.client, instance, self._adoptions, self._details)
         self._maker = Maker(self.client)
-        self.pulls = Pulls()
+        self.pulls = Ongoing()
         self.warm = Warm(
             self.client,
             self._maker,

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from askos.adapters.containerd import cgroups, cnicache, disk, gvisor, layers, mounts, teardown
+from askos.adapters.containerd.commit import VIEW
 from askos.adapters.containerd.making import BusyError
 from askos.adapters.containerd.proto import containerd_api_pb2 as api
 from askos.adapters.containerd.rpc import NAMESPACE, RpcError, failed
@@ -142,28 +143,29 @@ class _Sweep:
             self._removed.append(f"container {container_id}")
 
     async def _snapshots(self, known: dict[str, Any]) -> None:
-        """Writable layers that no container uses."""
-        used = {container.snapshot_key for container in known.values()}
-        found = await self._active()
-        for name in found:
-            if name not in used and await self._remove_snapshot(self._runtime.snapshotter, name):
-                self._removed.append(f"snapshot {name}")
-
-    async def _active(self) -> list[str]:
-        """Writable layers but those of a pull under way.
+        """Writable layers that no container uses, and what images were looked at through for a commit.
 
         A layer of an image is unpacked into one ("extract-…"). Whoever is killed, or gives up, in the middle of it
-        leaves that behind, under a lease that keeps it for a day.
+        leaves that behind, under a lease that keeps it for a day; in the middle of a commit, for an hour.
         """
-        pulls = self._runtime.pulls
-        quiet, begun = pulls.idle, pulls.begun
+        used = {container.snapshot_key for container in known.values()}
+        works = self._runtime.pulls, self._runtime.commits
+        before = [(work.idle, work.begun) for work in works]
+        found: list[Any] = []
         request = api.ListSnapshotsRequest(snapshotter=self._runtime.snapshotter)
-        found = []
         async for page in self._client.stream("snapshots.v1.Snapshots/List", request, _CALL_S):
-            found += [i.name for i in page.info if i.kind == api.ACTIVE]
+            found += page.info
         # Containers and sandboxes are unpacked for as well, but none is being made now.
-        quiet = quiet and pulls.begun == begun
-        return found if quiet else [name for name in found if not name.startswith(_UNPACKING)]
+        no_pull, no_commit = (
+            idle and work.begun == begun for work, (idle, begun) in zip(works, before, strict=True)
+        )  # fmt: skip
+        for info in found:
+            if info.kind == api.ACTIVE:
+                left = info.name not in used and (no_pull or not info.name.startswith(_UNPACKING))
+            else:
+                left = no_commit and info.name.startswith(VIEW)
+            if left and await self._remove_snapshot(self._runtime.snapshotter, info.name):
+                self._removed.append(f"snapshot {info.name}")
 
     async def _shims(self, known: dict[str, Any]) -> None:
         """Shims that serve no task. One that is just ending is given the time to."""
