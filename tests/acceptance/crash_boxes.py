@@ -14,7 +14,7 @@ from typing import Any
 import websocket
 from tests.acceptance.crash_fixtures import Answer, Api, LostError
 from tests.acceptance.crash_model import Known, Thing
-from tests.acceptance.crash_world import PORT, World
+from tests.acceptance.crash_world import NEUTRON, PORT, World
 
 BASE = "/v1/containers"
 PATHS = ("one", "two")
@@ -70,6 +70,8 @@ class Box(Thing):
         self.cpu = Known(0.1)
         self.heal = Known(False)
         self.interactive = False
+        self.passing = False
+        """Whether it goes with the end of its process."""
         self.groups: Known[frozenset[str]] = Known(frozenset())
         self.nets = {net: Known(False) for net in self.world.sides}
         self.files: dict[str, Known[str | None]] = {path: Known(None) for path in PATHS}
@@ -149,7 +151,8 @@ class Box(Thing):
 
     def _halted(self) -> tuple[str, ...]:
         """What comes of a stop: one that has perhaps not begun to run yet is as it was made."""
-        return ("Stopped",) if self.ran else ("Stopped", "Created")
+        ended = "gone" if self.passing else "Stopped"
+        return (ended,) if self.ran else (ended, "Created")
 
     def _create(self, api: Api, chance: random.Random) -> None:
         self._begin()
@@ -160,6 +163,11 @@ class Box(Thing):
             "memory": "32", "cpu": 0.1, "interactive": self.interactive, "tty": self.interactive,
             "restart_policy": {"Name": chance.choice(["no", "always"])},
         }  # fmt: skip
+        if chance.random() < 0.2:
+            self.passing = True
+            body |= {"auto_remove": True, "restart_policy": {"Name": "no"}}
+        if chance.random() < 0.3:
+            body["healthcheck"] = {"cmd": "test -s /starts", "interval": 1, "retries": 3, "timeout": 10}
         if chance.random() < 0.15:
             body |= {"image": self.world.image, "image_driver": "glance"}
         if chance.random() < 0.6:
@@ -205,7 +213,7 @@ class Box(Thing):
 
     def _pause(self, api: Api, chance: random.Random) -> None:
         # One that is just being stopped cannot be paused any more.
-        ends = ("Paused",) if self.steady == "Running" else ("Paused", "Stopped")
+        ends = ("Paused",) if self.steady == "Running" else ("Paused", *self._halted())
         self._to(self._do(api, "pause"), *ends)
 
     def _unpause(self, api: Api, chance: random.Random) -> None:
@@ -278,10 +286,22 @@ class Box(Thing):
 
     def _plug(self, api: Api, chance: random.Random) -> None:
         net = chance.choice(self.world.sides)
-        outcome = self._do(api, "network_attach", f"?network={net}", also=(400,))
+        query = f"?network={net}"
+        if chance.random() < 0.4:
+            port = self._port(api, net)
+            if not port:
+                return
+            query = f"?port={port}"
+        outcome = self._do(api, "network_attach", query, also=(400,))
         if self.answer.status == 400:
             assert True in self.nets[net].values, f"{self.answer.body!r}: {self}"
         self.nets[net].told(True, outcome)
+
+    def _port(self, api: Api, net: str) -> str:
+        """A port of the user's own, which stays when the container goes; empty when it is not known."""
+        body = {"port": {"network_id": net, "description": self.hostname}}
+        outcome = self.ask(api, "port", "POST", f"{NEUTRON}/ports", body, refused=())
+        return str(self.answer.json()["port"]["id"]) if outcome == "done" else ""
 
     def _unplug(self, api: Api, chance: random.Random) -> None:
         net = chance.choice(self.world.sides)

@@ -81,10 +81,11 @@ def _wrong_limits(box: Box, item: dict[str, Any], pid: int) -> list[str]:
 def _wrong_addresses(live: list[Box], shown: dict[str, dict[str, Any]], pids: dict[str, int]) -> list[str]:
     bad = []
     for box in live:
-        wanted = {a["addr"] for found in shown[box.uuid]["addresses"].values() for a in found if a["version"] == 4}
+        wanted = sorted(a["addr"] for found in shown[box.uuid]["addresses"].values() for a in found)
         if box.uuid in pids:
-            text = run("nsenter", "-t", str(pids[box.uuid]), "-n", "ip", "-j", "-4", "addr", "show", "up")
-            has = {a["local"] for link in json.loads(text) for a in link.get("addr_info", ())} - {"127.0.0.1"}
+            text = run("nsenter", "-t", str(pids[box.uuid]), "-n", "ip", "-j", "addr", "show", "up", "scope", "global")
+            # Networks with the same range may have given the same address.
+            has = sorted(a["local"] for link in json.loads(text) for a in link.get("addr_info", ()))
             if has != wanted:
                 bad.append(f"has the addresses {has}, not {wanted}: {box}")
     return bad
@@ -183,6 +184,8 @@ def counted(cloud: Cloud) -> dict[str, int]:
             found[table] = int(database.execute(query).fetchone()[0])
         own = "SELECT count(*) FROM networks WHERE NOT external"
         found["networks"] = int(database.execute(own).fetchone()[0])
+        own = "SELECT count(*) FROM subnets WHERE network_uuid NOT IN (SELECT uuid FROM networks WHERE external)"
+        found["subnets"] = int(database.execute(own).fetchone()[0])
     database.close()
     return found
 

@@ -56,8 +56,10 @@ class World:
         return group
 
     def _side(self, number: int) -> str:
+        """The two have the same ranges, and a container may be on both."""
         net = self.made("networks", "network", name=f"{self.tag}-side-{number}")
-        self.made("subnets", "subnet", network_id=net, cidr=f"192.168.{230 + number}.0/24", ip_version=4)
+        for version, cidr in ((4, "192.168.230.0/24"), (6, "fd00:230::/64")):
+            self.made("subnets", "subnet", network_id=net, cidr=cidr, ip_version=version)
         return net
 
     def _image(self, api: Api) -> str:
