@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from askos.loops import logs
-from askos.loops.logs import Reader, Selection, parse
+from askos.loops.logs import Reader, Selection, nine_digits, parse
 
 T = "2024-05-01T10:00:00.{:09d}Z"
 
@@ -275,3 +275,18 @@ async def test_any_log_in_any_pieces(
     pieces = wanted[1].split(b"\n")
     lines = [piece + b"\n" for piece in pieces[:-1]] + ([pieces[-1]] if pieces[-1] else [])
     assert end.of(1) == b"".join(lines[-tail:] if tail else [])
+
+
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        (b"2026-11-21T12:36:39.66624923Z", b"2026-11-21T12:36:39.666249230Z"),
+        (b"2026-11-21T12:36:39Z", b"2026-11-21T12:36:39.000000000Z"),
+        (b"2026-11-21T12:36:39.5-05:00", b"2026-11-21T12:36:39.500000000-05:00"),
+        (b"2026-11-21T12:36:39+01:00", b"2026-11-21T12:36:39.000000000+01:00"),
+        (b"2026-11-21T12:36:39.123456789Z", b"2026-11-21T12:36:39.123456789Z"),
+        (b"yesterday", b"yesterday"),
+    ],
+)
+def test_times_have_nine_digits(written: bytes, shown: bytes) -> None:
+    assert nine_digits(written) == shown

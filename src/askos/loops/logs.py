@@ -54,6 +54,13 @@ def time_us(stamp: bytes) -> int:
     return int(base.timestamp()) * 1_000_000 + int((fraction + "000000")[:6])
 
 
+def nine_digits(stamp: bytes) -> bytes:
+    """A time of a log with nine digits behind the point, as docker and kubectl show it; containerd leaves zeros at the
+    end out, so that columns would not stand below each other."""
+    found = re.fullmatch(rb"([^.Z+]*?)(?:\.(\d*))?(Z|[+-]\d\d:\d\d)", stamp)
+    return stamp if found is None else b"%s.%s%s" % (found[1], (found[2] or b"").ljust(9, b"0"), found[3])
+
+
 def parse(line: bytes, selection: Selection, begun: Set[int] = frozenset()) -> Record | None:
     """One line of a file, or None when it is not selected. `begun`: the channels whose line goes on in this record."""
     parts = line.split(b" ", 3)
@@ -72,7 +79,7 @@ def parse(line: bytes, selection: Selection, begun: Set[int] = frozenset()) -> R
         except ValueError:
             return None
     ends = not tag.startswith(b"P")
-    prefix = stamp + b" " if selection.timestamps and channel not in begun else b""
+    prefix = nine_digits(stamp) + b" " if selection.timestamps and channel not in begun else b""
     return Record(channel, prefix + text + (b"\n" if ends else b""), ends)
 
 
