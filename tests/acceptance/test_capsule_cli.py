@@ -211,8 +211,8 @@ def test_a_shell_in_a_terminal(cloud: Cloud) -> None:
         shell.type("stty size\n")
         shell.expect("30 90")
         shell.resize(40, 100)
-        shell.type("stty size\n")
-        shell.expect("40 100")
+        shell.type("until [ \"$(stty size)\" = '40 100' ]; do sleep 0.1; done; echo re''sized\n")
+        shell.expect("resized")
         shell.expect("# ")
         shell.type("sh -c 'echo up; exec sleep 1000'\n")
         shell.expect("up\r\n")  # said by what Ctrl-C is for
@@ -240,7 +240,10 @@ def test_attach_passes_input_on_and_its_end(cloud: Cloud) -> None:
 
 
 def test_attach_to_a_terminal(cloud: Cloud) -> None:
-    body = pod(container("main", "while read -p 'name? ' n; do echo hello $n; stty size; done", stdin=True, tty=True))
+    # A new size and what is typed take different ways: the last one waits for both.
+    sized = "until [ $n != eve ] || [ \"$(stty size)\" = '44 88' ]; do sleep 0.1; done; stty size"
+    script = f"while read -p 'name? ' n; do echo hello $n; {sized}; done"
+    body = pod(container("main", script, stdin=True, tty=True))
     name = body["metadata"]["name"]
     create(cloud, body)
     with Terminal("askos", "capsule", "attach", "-it", name, env=cloud.env, rows=33, columns=77) as attached:

@@ -57,6 +57,10 @@ def plug(spaces: Spaces, netns: str, plugs: list[Plug]) -> None:
         *of_networks, inside = (stack.enter_context(rtnl.Netlink(made)) for made in sockets)
         by_network = dict(zip(uuids, of_networks, strict=True))
         for wanted in plugs:
+            stale = inside.link(wanted.interface)
+            if stale is not None and stale.kind == "veth":
+                # Its other end is in a namespace that was taken away and lives on for a while.
+                inside.delete(stale.index)
             _make_pair(by_network[wanted.bridge.network_uuid], fd, wanted)
         messages = [rtnl.set_up(1)]  # lo is the first interface of every namespace
         for wanted in plugs:
