@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import subprocess
 import sys
+
+import pytest
+
+from askos.programs import spare
 
 _PROGRAM = """
 import asyncio, gc, threading, ctypes
@@ -13,8 +19,8 @@ def heaps():
     lines = open("/proc/self/maps").read().splitlines()
     sizes = [int(b, 16) - int(a, 16) for a, b in (line.split()[0].split("-") for line in lines if "---p" in line)]
     return sum(1 for size in sizes if 32 << 20 <= size <= 64 << 20)
-if {few}:
-    spare.few_arenas()
+if {one}:
+    spare.one_heap()
 libc = ctypes.CDLL(None)
 libc.malloc.restype = ctypes.c_void_p
 libc.malloc.argtypes = [ctypes.c_size_t]
@@ -28,38 +34,69 @@ for _ in range(8):
 gate.wait()
 print(heaps())
 gate.wait()
-spare.SETTLED_S = 0.01
+spare.LOOK_S, spare.WORKED_S, spare.QUIET = 0.01, 0.01, 10
 def rss():
     return int(open("/proc/self/statm").read().split()[1])
-kept = [libc.malloc(3000) for _ in range(20000)]
 libc.memset.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
 libc.free.argtypes = [ctypes.c_void_p]
-for block in kept:
-    libc.memset(block, 1, 3000)
-for block in kept[:-1]:
-    libc.free(block)  # the last one holds the end of the heap
-before = rss()
+def work():
+    kept = [libc.malloc(3000) for _ in range(20000)]
+    for block in kept:
+        libc.memset(block, 1, 3000)
+    for block in kept[:-1]:
+        libc.free(block)  # the last one holds the end of the heap
 async def run():
-    task = asyncio.create_task(spare.stay_small())
-    async with asyncio.timeout(20):
-        while before - rss() < 10000:  # pages
-            await asyncio.sleep(0.01)
+    task = None
+    for _ in range(3):
+        work()
+        before = rss()
+        task = task or asyncio.create_task(spare.stay_small())
+        async with asyncio.timeout(20):
+            while before - rss() < 10000:  # pages
+                await asyncio.sleep(0.01)
     task.cancel()
 asyncio.run(run())
 print(gc.get_freeze_count() > 0)
 """
 
 
-def _run(*, few: bool) -> tuple[int, bool]:
+def _run(*, one: bool) -> tuple[int, bool]:
     done = subprocess.run(
-        [sys.executable, "-c", _PROGRAM.format(few=few)], check=True, capture_output=True, timeout=60, text=True
+        [sys.executable, "-c", _PROGRAM.format(one=one)], check=True, capture_output=True, timeout=60, text=True
     )
     heaps, frozen = done.stdout.split()
     return int(heaps), frozen == "True"
 
 
-def test_threads_share_heaps_and_what_is_free_is_given_back() -> None:
-    heaps, frozen = _run(few=True)
-    assert heaps <= 1, "the main heap and one more"
+def test_threads_share_a_heap_and_what_is_free_is_given_back() -> None:
+    heaps, frozen = _run(one=True)
+    assert heaps == 0, "beside the main one"
     assert frozen
-    assert _run(few=False)[0] > 1, "this test can tell"
+    assert _run(one=False)[0] > 1, "this test can tell"
+
+
+@pytest.mark.parametrize(("worked_s", "quiet"), [(1000, 10), (0, -1)], ids=["no work", "work that goes on"])
+async def test_nothing_is_given_back_without_reason(
+    monkeypatch: pytest.MonkeyPatch, worked_s: float, quiet: float
+) -> None:
+    given_back: list[bool] = []
+    looks: list[bool] = []
+    look = spare._is_over
+
+    async def looked(since_cpu_s: float) -> bool:
+        looks.append(await look(since_cpu_s))
+        return looks[-1]
+
+    monkeypatch.setattr(spare, "LOOK_S", 0)
+    monkeypatch.setattr(spare, "WORKED_S", worked_s)
+    monkeypatch.setattr(spare, "QUIET", quiet)
+    monkeypatch.setattr(spare, "give_back", lambda: given_back.append(True))
+    monkeypatch.setattr(spare, "_is_over", looked)
+    monkeypatch.setattr(gc, "freeze", lambda: None)
+    task = asyncio.create_task(spare.stay_small())
+    async with asyncio.timeout(20):
+        while len(looks) < 50:
+            await asyncio.sleep(0)
+    task.cancel()
+    assert len(given_back) == 1
+    assert not any(looks)

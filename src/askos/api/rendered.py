@@ -39,7 +39,8 @@ class Piece:
         """Text and names of blanks in turn."""
         self._details = details
         self._filled: bytes | None = parts[0] if len(parts) == 1 else None
-        self._with: tuple[str, str | None, int] = ("", None, 0)
+        """Kept from the second time on that it is asked for in the same way: most pieces are read once, by a watch."""
+        self._with: tuple[str, str | None, int] | None = None
         self._from_us = 0
         self._until_us: int | None = None
 
@@ -57,10 +58,11 @@ class Piece:
         for at in range(1, len(found), 2):
             found[at] = self._fill(found[at].decode(), now_us, *asked)
         ends = [zun_status.detail_until_us(*detail, now_us) for detail in self._details]
+        filled = b"".join(found)
+        self._filled = filled if self._with == asked else None
         self._with, self._from_us = asked, now_us
         self._until_us = min((end for end in ends if end is not None), default=None)
-        self._filled = b"".join(found)
-        return self._filled
+        return filled
 
     def _is_fresh(self, now_us: int) -> bool:
         """Whether no detail reads otherwise by now."""

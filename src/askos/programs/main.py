@@ -125,7 +125,7 @@ def start(settings: Settings, *, server: bool, agent: bool, report_fd: int | Non
             with contextlib.suppress(OSError):
                 os.write(report_fd, msgspec.json.encode(message) + b"\n")
 
-    spare.few_arenas()
+    spare.one_heap()
     try:
         set_up_logging_after_folder(settings, to_file=report_fd is not None, needs_root=agent)
         uvloop.run(run(settings, server=server, agent=agent, tell=tell))

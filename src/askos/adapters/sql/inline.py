@@ -19,6 +19,8 @@ from typing import Any, Self
 
 STATEMENTS = 64
 """Prepared statements that a connection keeps; each takes some KiB, and lists of ids come in many lengths."""
+CACHE_KIB = 512
+"""Pages of the database that a connection keeps. More would hold what the kernel's own cache holds already."""
 BUSY_S = 30.0
 """How long to wait for another process's write transaction."""
 
@@ -106,7 +108,7 @@ class InlineConnection:
         self.sqlite = sqlite3.connect(
             path, timeout=0, isolation_level=None, check_same_thread=False, cached_statements=STATEMENTS
         )
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", f"cache_size=-{CACHE_KIB}"):
             self.sqlite.execute(f"PRAGMA {pragma}")
         self._conn = self.sqlite
         self._tx = _Now()
