@@ -9,12 +9,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from askos.ports.runtime import Container, ContainerConfig, ExecRequest, Runtime, SandboxConfig
+from askos.ports.runtime import Container, ContainerConfig, ExecRequest, Runtime, RuntimeEvent, SandboxConfig
 from tests.integration.containerd_fixtures import close_bench, needs_containerd, open_bench
 from tests.unit.fakes import BUSYBOX, FakeRuntime
 
 UNKNOWN = "0" * 64
-QUICK_S = 20.0
+QUICK_S = 60.0
 
 
 class Subject:
@@ -47,6 +47,15 @@ class Subject:
         """A started one."""
         capsule, sandbox, container = await self.made(*argv, within=within, **more)
         await self.runtime.start_container(container)
+        return capsule, sandbox, container
+
+    async def awake(self, script: str, *, within: SandboxConfig | None = None, **more: Any) -> tuple[str, str, str]:
+        """A started one whose script has written its first line.
+
+        Until then its first process may still be runc's, which has threads of its own, and which a SIGTERM ends.
+        """
+        capsule, sandbox, container = await self.up("sh", "-c", script, within=within, **more)
+        await self.said(capsule)
         return capsule, sandbox, container
 
     async def see(self, capsule: str, container: str) -> Container:
@@ -82,6 +91,30 @@ class Subject:
         assert code == 0, err
         return out.decode()
 
+    @asynccontextmanager
+    async def listening(self) -> AsyncIterator[list[RuntimeEvent]]:
+        """All events from now on, as they come. Nothing tells when they begin: another container is paused until one
+        of that has come."""
+        seen: list[RuntimeEvent] = []
+
+        async def listen() -> None:
+            async for event in self.runtime.events():
+                seen.append(event)
+
+        _, sandbox, other = await self.up("sleep", "1000")
+        listener = asyncio.create_task(listen())
+        try:
+            async with asyncio.timeout(QUICK_S):
+                while not any(event.kind == "resumed" and event.container_id == other for event in seen):
+                    await self.runtime.pause(other)
+                    await self.runtime.unpause(other)
+                    await asyncio.sleep(0.02)
+            yield seen
+        finally:
+            listener.cancel()
+            await asyncio.gather(listener, return_exceptions=True)
+            await self.runtime.remove_sandbox(sandbox)
+
     async def said(self, capsule: str, name: str = "1-0.log") -> None:
         """Wait until the container has written a line."""
         async with asyncio.timeout(QUICK_S):
@@ -89,8 +122,8 @@ class Subject:
                 await asyncio.sleep(0.02)
 
     def log(self, capsule: str, name: str = "1-0.log") -> list[str]:
-        """Stream and text of each line of a log."""
-        lines = (self.logs / capsule / name).read_text().splitlines()
+        """Stream and text of each line of a log; one that is being written is left out."""
+        lines = (self.logs / capsule / name).read_text().rpartition("\n")[0].splitlines()
         return [f"{line.split(' ', 3)[1]} {line.split(' ', 3)[3]}" for line in lines]
 
 

@@ -17,6 +17,7 @@ import pytest
 from askos.model.errors import AskosError, ConflictError, InvalidError, NotFoundError, RuntimeFailedError
 from askos.ports.runtime import (
     ExecRequest,
+    RuntimeEvent,
     Sandbox,
 )
 from tests.unit.fakes import BUSYBOX
@@ -138,7 +139,8 @@ async def test_one_run_and_attempt_is_one_container(subject: Subject) -> None:
 
 async def test_the_fields_of_a_container_over_its_life(subject: Subject) -> None:
     begin = time.time_ns() // 1000
-    capsule, sandbox, container = await subject.made("sh", "-c", "sleep 0.2; exit 3")
+    # A shell that lives until it is told to end.
+    capsule, sandbox, container = await subject.made("sh", interactive=True, stdin_once=True)
     created = await subject.see(capsule, container)
     assert (created.sandbox_id, created.capsule_uuid, created.name) == (sandbox, capsule, "main")
     assert (created.run, created.attempt, created.state) == (1, 0, "created")
@@ -151,10 +153,13 @@ async def test_the_fields_of_a_container_over_its_life(subject: Subject) -> None
     assert running.state == "running"
     assert running.started_us is not None
     assert (running.exit_code, running.finished_us) == (None, None)
+    session = await subject.runtime.attach(container, stdin=True, tty=False)
+    await session.write(b"exit 3\n")
     ended = await subject.ended(capsule, container)
     assert (ended.exit_code, ended.reason) == (3, "Error")
     assert ended.started_us is not None
     assert ended.finished_us is not None
+    await session.close()
     assert begin <= ended.created_us <= ended.started_us <= ended.finished_us <= time.time_ns() // 1000
     assert ended.started_us == running.started_us
     assert (await subject.see(capsule, container)).id in {c.id for c in (await subject.runtime.observe())[1]}
@@ -188,10 +193,7 @@ async def test_a_program_that_is_not_there_fails_for_good_each_time(subject: Sub
 
 
 async def test_stopping(subject: Subject) -> None:
-    capsule, _, container = await subject.up("sh", "-c", "trap 'exit 5' TERM; echo ready; sleep 2; sleep 1000")
-    async with asyncio.timeout(QUICK_S):
-        while not (subject.logs / capsule / "1-0.log").exists() or not subject.log(capsule):
-            await asyncio.sleep(0.02)
+    capsule, _, container = await subject.awake("trap 'exit 5' TERM; echo ready; sleep 1000 & wait")
     await subject.runtime.stop_container(container, 30)
     assert (await subject.see(capsule, container)).exit_code == 5
     await subject.runtime.stop_container(container, 30)
@@ -199,19 +201,17 @@ async def test_stopping(subject: Subject) -> None:
 
 
 async def test_stopping_kills_after_the_grace(subject: Subject) -> None:
-    capsule, _, container = await subject.up("sleep", "1000")  # which, being the first process, ignores SIGTERM
+    # What does not handle SIGTERM ignores it as the first process.
+    capsule, _, container = await subject.awake("echo ready; exec sleep 1000")
     started = time.monotonic()
-    await subject.runtime.stop_container(container, 1)
-    assert 0.9 < time.monotonic() - started < 10
+    async with asyncio.timeout(QUICK_S):
+        await subject.runtime.stop_container(container, 1)
+    assert time.monotonic() - started > 0.9
     assert (await subject.see(capsule, container)).exit_code == 137
 
 
 async def test_signals(subject: Subject) -> None:
-    script = "trap 'exit 9' USR1; echo ready; sleep 0.1; sleep 0.1; sleep 0.1; sleep 0.1; sleep 0.1; sleep 0.1; sleep 1"
-    capsule, _, container = await subject.up("sh", "-c", script)
-    async with asyncio.timeout(QUICK_S):
-        while not (subject.logs / capsule / "1-0.log").exists() or not subject.log(capsule):
-            await asyncio.sleep(0.01)
+    capsule, _, container = await subject.awake("trap 'exit 9' USR1; echo ready; sleep 1000 & wait")
     await subject.runtime.signal(container, signal.SIGUSR1)
     assert (await subject.ended(capsule, container)).exit_code == 9
     with pytest.raises(ConflictError):
@@ -354,20 +354,11 @@ async def test_what_is_no_image_is_not_loaded(subject: Subject, tmp_path: Path) 
 
 
 async def test_events_tell_of_starts_and_ends(subject: Subject) -> None:
-    seen: list[tuple[str, str]] = []
-
-    async def listen() -> None:
-        async for event in subject.runtime.events():
-            seen.extend([(event.kind, event.container_id)])
-
-    listener = asyncio.create_task(listen())
-    try:
-        await asyncio.sleep(0.2)
+    async with subject.listening() as seen:
         capsule, _, container = await subject.up("sh", "-c", "sleep 0.1")
         await subject.ended(capsule, container)
-        async with asyncio.timeout(5):
-            while ("exit", container) not in seen:
+        async with asyncio.timeout(QUICK_S):
+            while RuntimeEvent("exit", container) not in seen:
                 await asyncio.sleep(0.02)
-        assert [kind for kind, owner in seen if owner == container and kind != "ended"] == ["start", "exit"]
-    finally:
-        listener.cancel()
+        kinds = [event.kind for event in seen if event.container_id == container and event.kind != "ended"]
+        assert kinds == ["start", "exit"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 import uuid
 from pathlib import Path
@@ -102,7 +103,7 @@ async def test_how_a_process_is_confined(subject: Subject) -> None:
         pytest.skip("the fake's processes are not confined")
 
     async def status(security: Security) -> dict[str, str]:
-        _, sandbox, container = await subject.up("sleep", "1000", security=security)
+        _, sandbox, container = await subject.awake("echo ready; exec sleep 1000", security=security)
         text = await subject.text(container, "cat", "/proc/1/status")
         await subject.runtime.remove_sandbox(sandbox)
         return dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line)
@@ -130,7 +131,7 @@ async def test_a_privileged_container(subject: Subject) -> None:
     if not subject.real:
         pytest.skip("the fake's processes are not confined")
     security = Security(privileged=True, no_new_privileges=False)
-    _, _, container = await subject.up("sleep", "1000", security=security)
+    _, _, container = await subject.awake("echo ready; exec sleep 1000", security=security)
     text = await subject.text(container, "cat", "/proc/1/status")
     assert "Seccomp:\t0" in text
     assert (await subject.run(container, "sh", "-c", "cat /proc/sys/kernel/hostname > /proc/sys/kernel/hostname"))[
@@ -160,10 +161,12 @@ async def test_processes_are_shared_if_wanted(subject: Subject, shared: bool) ->
     sandbox = await subject.runtime.run_sandbox(config)
     ids = []
     for name in ("a", "b"):
-        argv = ("sleep", "1234" if name == "a" else "5678")
-        wanted = subject.container(config.capsule_uuid, *argv, name=name, share_pid=shared)
+        script = f"echo ready; exec sleep {'1234' if name == 'a' else '5678'}"
+        more = {"name": name, "log_name": f"{name}.log", "share_pid": shared}
+        wanted = subject.container(config.capsule_uuid, "sh", "-c", script, **more)
         ids.append(await subject.runtime.create_container(sandbox, wanted, config))
         await subject.runtime.start_container(ids[-1])
+        await subject.said(config.capsule_uuid, f"{name}.log")
     listing = await subject.text(ids[0], "ps")
     assert "sleep 1234" in listing
     assert ("sleep 5678" in listing) is shared
@@ -207,15 +210,14 @@ async def test_only_known_handlers_make_sandboxes(subject: Subject) -> None:
 
 @pytest.mark.parametrize("name", ["SIGUSR1", "usr1", "10"])
 async def test_a_stop_signal_of_its_own(subject: Subject, name: str) -> None:
-    capsule, _, container = await subject.up("sh", "-c", "trap 'exit 6' USR1; echo ready; sleep 1; sleep 1000")
-    await subject.said(capsule)
+    capsule, _, container = await subject.awake("trap 'exit 6' USR1; echo ready; sleep 1000 & wait")
     for _ in range(2):
         await subject.runtime.stop_container(container, 30, name)
         assert (await subject.see(capsule, container)).exit_code == 6
 
 
 async def test_a_stop_signal_that_is_not_heard_ends_in_a_kill(subject: Subject) -> None:
-    capsule, _, container = await subject.up("sleep", "1000")
+    capsule, _, container = await subject.awake("echo ready; exec sleep 1000")
     await subject.runtime.stop_container(container, 1, "SIGRTMIN+3")
     assert (await subject.see(capsule, container)).exit_code == 137
 
@@ -264,13 +266,18 @@ async def test_limits_change_in_place(subject: Subject) -> None:
 def _limits(container: str, folder: str = "") -> tuple[str, str, str]:
     """Shares, quota and memory of a real control group: of a container, or of the folder above."""
     values: dict[str, str] = {}
-    for path in Path("/sys/fs/cgroup").rglob(container):
+    for path in _groups(container):
         group = path.parent if folder else path
         values |= {p.name: p.read_text().strip() for p in group.iterdir() if p.name in _FILES}
     if "cpu.max" in values:
         pytest.skip("version 2 has weights for shares")
     quota, memory = values["cpu.cfs_quota_us"], values["memory.limit_in_bytes"]
     return values["cpu.shares"], "none" if quota == "-1" else quota, "none" if int(memory) >= 1 << 60 else memory
+
+
+def _groups(name: str) -> list[Path]:
+    """The control groups of a name. `os.walk` does not mind that those of other tests vanish as it looks."""
+    return [Path(at, name) for at, names, _ in os.walk("/sys/fs/cgroup") if name in names]
 
 
 _FILES = {"cpu.shares", "cpu.cfs_quota_us", "memory.limit_in_bytes", "cpu.max", "memory.max", "pids.max"}
@@ -297,11 +304,11 @@ async def test_a_capsule_has_a_group_of_its_own(subject: Subject) -> None:
         await subject.runtime.discard_group(capsule)
     assert capsule not in await subject.runtime.capsule_groups()
     if subject.real:
-        assert list(Path("/sys/fs/cgroup").rglob(capsule)) == []
+        assert _groups(capsule) == []
 
 
 async def test_figures_of_what_runs(subject: Subject) -> None:
-    capsule, _, container = await subject.up("sleep", "1000")
+    capsule, _, container = await subject.awake("echo ready; exec sleep 1000")
     (first,) = await subject.runtime.stats(capsule)
     assert (first.container_id, first.capsule_uuid, first.name) == (container, capsule, "main")
     assert first.pids == 1
