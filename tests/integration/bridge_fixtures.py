@@ -29,24 +29,47 @@ def sh(*argv: str) -> str:
     return subprocess.run(argv, check=True, capture_output=True, text=True, timeout=20).stdout
 
 
-async def run_in(netns: str, program: str) -> str:
-    """Run a Python program inside a namespace; returns what it printed."""
-    process = await asyncio.create_subprocess_exec(
+LONG_S = 60
+"""For what comes at once, even on a busy machine."""
+
+
+async def _python(netns: str, program: str) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
         *("ip", "netns", "exec", netns, sys.executable, "-I", "-c", textwrap.dedent(program)),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
-    out, _ = await asyncio.wait_for(process.communicate(), 30)
+
+
+async def _printed(process: asyncio.subprocess.Process) -> str:
+    out, _ = await asyncio.wait_for(process.communicate(), LONG_S)
     return out.decode().strip()
 
 
-async def connects_from(netns: str, address: str, port: int) -> str:
-    """ "yes" when TCP connects, "refused" when the answer is a reset, "silence" otherwise."""
+async def run_in(netns: str, program: str) -> str:
+    """Run a Python program inside a namespace; returns what it printed."""
+    return await _printed(await _python(netns, program))
+
+
+async def begun_in(netns: str, program: str) -> asyncio.Task[str]:
+    """Run a Python program inside a namespace that prints "ready" first, and has done so when this returns; gives what
+    it prints then."""
+    process = await _python(netns, program)
+    assert process.stdout is not None
+    line = await asyncio.wait_for(process.stdout.readline(), LONG_S)
+    if line != b"ready\n":
+        raise AssertionError((line + (await process.communicate())[0]).decode())
+    return asyncio.create_task(_printed(process))
+
+
+async def connects_from(netns: str, address: str, port: int, wait_s: int = 10) -> str:
+    """ "yes" when TCP connects, "refused" when the answer is a reset, "silence" otherwise: where that is expected, it
+    need not be long."""
     return await run_in(
         netns,
         f"""
         import socket
-        s = socket.socket(socket.AF_INET6 if ":" in {address!r} else socket.AF_INET); s.settimeout(1)
+        s = socket.socket(socket.AF_INET6 if ":" in {address!r} else socket.AF_INET); s.settimeout({wait_s})
         try:
             s.connect(({address!r}, {port})); print("yes")
         except ConnectionRefusedError: print("refused")
@@ -109,7 +132,8 @@ class Box:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
         )
-        out, _ = await asyncio.wait_for(process.communicate(json.dumps(stdin, separators=(",", ":")).encode()), 30)
+        given = json.dumps(stdin, separators=(",", ":")).encode()
+        out, _ = await asyncio.wait_for(process.communicate(given), LONG_S)
         return process.returncode or 0, json.loads(out) if out else None
 
     async def add(self) -> Any:
@@ -120,16 +144,16 @@ class Box:
     async def python(self, program: str) -> str:
         return await run_in(self.name, program)
 
-    async def ping(self, address: str) -> bool:
+    async def ping(self, address: str, wait_s: int = 10) -> bool:
         process = await asyncio.create_subprocess_exec(
-            *("ip", "netns", "exec", self.name, "busybox", "ping", "-c", "1", "-W", "1", address),
+            *("ip", "netns", "exec", self.name, "busybox", "ping", "-c", "1", "-W", str(wait_s), address),
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.DEVNULL,
         )
         return await process.wait() == 0
 
-    async def connects(self, address: str, port: int) -> str:
-        return await connects_from(self.name, address, port)
+    async def connects(self, address: str, port: int, wait_s: int = 10) -> str:
+        return await connects_from(self.name, address, port, wait_s)
 
     def close(self) -> None:
         subprocess.run(["ip", "netns", "del", self.name], capture_output=True, timeout=20, check=False)
@@ -220,6 +244,20 @@ def state(groups: list[HostGroup], *ports: HostPort, floating: list[HostFloating
     return NetworkState(1, list(ports), groups, floating or [])
 
 
+async def listens(box: Box, *ports: int) -> None:
+    """Wait until something in the box listens on all these TCP ports."""
+    listen = "0A"
+    async with asyncio.timeout(LONG_S):
+        while True:
+            rows = [row.split() for row in sh("ip", "netns", "exec", box.name, "cat", *_SOCKETS).splitlines()]
+            if set(ports) <= {int(row[1].rpartition(":")[2], 16) for row in rows if row[3] == listen}:
+                return
+            await asyncio.sleep(0.05)
+
+
+_SOCKETS = [path for path in ("/proc/net/tcp", "/proc/net/tcp6") if Path(path).exists()]
+
+
 @contextlib.asynccontextmanager
 async def serving(box: Box, *ports: int) -> AsyncIterator[None]:
     """TCP services in a box."""
@@ -228,7 +266,7 @@ async def serving(box: Box, *ports: int) -> AsyncIterator[None]:
         *("ip", "netns", "exec", box.name, "sh", "-c", f"{script} & wait"), start_new_session=True
     )
     try:
-        await asyncio.sleep(0.3)
+        await listens(box, *ports)
         yield
     finally:
         # The whole session is ours.
@@ -236,9 +274,9 @@ async def serving(box: Box, *ports: int) -> AsyncIterator[None]:
         await process.wait()
 
 
-async def from_host(address: str, number: int) -> bool:
+async def from_host(address: str, number: int, wait_s: int = 10) -> bool:
     try:
-        _, writer = await asyncio.wait_for(asyncio.open_connection(address, number), 1)
+        _, writer = await asyncio.wait_for(asyncio.open_connection(address, number), wait_s)
     except (TimeoutError, OSError):
         return False
     writer.close()

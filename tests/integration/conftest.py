@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import fcntl
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
+from typing import IO
 
 import pytest
 
+_held: list[IO[str]] = []
 
-@pytest.fixture(scope="module", autouse=True)
-def alone(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Tests of bridges use the same addresses on this one machine: one module at a time, of all runs there are."""
-    if not request.path.name.startswith("test_bridge"):
-        yield
-        return
-    with (Path(tempfile.gettempdir()) / "askos-test-bridges.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+
+@pytest.hookimpl(hookwrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None]:
+    """Tests of bridges use the same addresses on this one machine: one module at a time, of all runs there are.
+
+    Not a fixture, since waiting for the others is not to count against a test's own time limit.
+    """
+    if item.path.name.startswith("test_bridge") and not _held:
+        _held.append((Path(tempfile.gettempdir()) / "askos-test-bridges.lock").open("w"))
+        fcntl.flock(_held[0], fcntl.LOCK_EX)
+    yield
+    if _held and (nextitem is None or nextitem.path != item.path):
+        _held.pop().close()

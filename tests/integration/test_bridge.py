@@ -7,6 +7,7 @@ import contextlib
 import json
 import logging
 import os
+import resource
 import socket
 import statistics
 import subprocess
@@ -72,11 +73,11 @@ async def test_one_network_reaches_itself_and_not_another(cloud: Cloud) -> None:
     assert await one.ping("10.77.0.3")
     assert await one.ping("10.77.0.1")
     assert await one.ping("127.0.0.1")
-    assert not await one.ping("10.77.4.2")
-    assert not await one.ping("10.77.4.1")
-    assert not await other.ping("10.77.0.2")
+    assert not await one.ping("10.77.4.2", 1)
+    assert not await one.ping("10.77.4.1", 1)
+    assert not await other.ping("10.77.0.2", 1)
     assert await one.connects("10.77.0.3", 7) == "refused"
-    assert await one.connects("10.77.4.2", 7) == "silence"
+    assert await one.connects("10.77.4.2", 7, 1) == "silence"
     assert "inet6" not in fx.sh("ip", "-n", one.name, "addr", "show", "eth0")
 
 
@@ -107,17 +108,14 @@ async def test_the_host_is_protected_and_still_reaches_containers(cloud: Cloud) 
             own = next(a for a in fx.sh("hostname", "-I").split() if "." in a and not a.startswith("10.77."))
             assert await fx.connects_from(neighbour, "198.51.100.1", port) == "yes"
             for address in ("10.77.0.1", own, "198.51.100.1", "127.0.0.1"):
-                assert await box.connects(address, port) in {"silence", "refused"[: 7 * (address == "127.0.0.1")]}
+                assert await box.connects(address, port, 1) in {"silence", "refused"[: 7 * (address == "127.0.0.1")]}
         server = await asyncio.create_subprocess_exec(
             *("ip", "netns", "exec", box.name, "busybox", "nc", "-l", "-p", "4000", "-e", "/bin/echo", "hello")
         )
         try:
-            for _ in range(50):
-                with contextlib.suppress(OSError):
-                    reader, writer = await asyncio.open_connection("10.77.0.2", 4000)
-                    break
-                await asyncio.sleep(0.05)
-            assert await asyncio.wait_for(reader.read(), 5) == b"hello\n"
+            await fx.listens(box, 4000)
+            reader, writer = await asyncio.open_connection("10.77.0.2", 4000)
+            assert await asyncio.wait_for(reader.read(), fx.LONG_S) == b"hello\n"
             writer.close()
         finally:
             with contextlib.suppress(ProcessLookupError):
@@ -130,21 +128,19 @@ async def test_the_outside_sees_the_host_and_no_forged_source(cloud: Cloud) -> N
     box = cloud.box((red, "10.77.0.2"))
     await box.add()
     with fx.outside() as neighbour:
-        listener = asyncio.create_task(
-            fx.run_in(
-                neighbour,
-                """
-                import socket
-                s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(("0.0.0.0", 5000)); s.settimeout(3)
-                try:
-                    while True:
-                            data, sender = s.recvfrom(99)
-                            print(data, sender[0], flush=True)
-                except TimeoutError: pass
-                """,
-            )
+        # What is true is sent last, on the same way.
+        listener = await fx.begun_in(
+            neighbour,
+            """
+            import socket
+            s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(("0.0.0.0", 5000)); s.settimeout(50)
+            print("ready", flush=True)
+            data = b""
+            while data != b"true":
+                data, sender = s.recvfrom(99)
+                print(data, sender[0], flush=True)
+            """,
         )
-        await asyncio.sleep(0.5)
         said = await box.python(
             """
             import socket, subprocess
@@ -160,7 +156,7 @@ async def test_the_outside_sees_the_host_and_no_forged_source(cloud: Cloud) -> N
         assert await listener == "b'true' 198.51.100.1"
         # And nobody outside can begin a conversation, even with a route.
         fx.sh("ip", "-n", neighbour, "route", "add", "10.77.0.0/22", "via", "198.51.100.1")
-        assert await fx.connects_from(neighbour, "10.77.0.2", 7) == "silence"
+        assert await fx.connects_from(neighbour, "10.77.0.2", 7, 1) == "silence"
         # Link-local addresses, where clouds keep their metadata, are not for containers.
         fx.sh("ip", "-n", neighbour, "addr", "add", "169.254.169.254/32", "dev", "eth0")
         near = json.loads(fx.sh("ip", "-j", "route", "get", "198.51.100.2"))[0]["dev"]
@@ -169,7 +165,7 @@ async def test_the_outside_sees_the_host_and_no_forged_source(cloud: Cloud) -> N
             ["busybox", "nc", "-w", "1", "169.254.169.254", "7"], capture_output=True, check=False
         ).stderr
         assert await box.connects("198.51.100.2", 7) == "refused"
-        assert await box.connects("169.254.169.254", 7) == "silence"
+        assert await box.connects("169.254.169.254", 7, 1) == "silence"
 
 
 async def test_two_clouds_keep_apart(cloud: Cloud, tmp_path: Path) -> None:
@@ -184,8 +180,8 @@ async def test_two_clouds_keep_apart(cloud: Cloud, tmp_path: Path) -> None:
         await mate.add()
         assert await one.ping("10.77.0.3")
         assert await alien.ping("10.78.0.3")
-        assert not await one.ping("10.78.0.2")
-        assert not await alien.ping("10.77.0.2")
+        assert not await one.ping("10.78.0.2", 1)
+        assert not await alien.ping("10.77.0.2", 1)
         await second.net.collect(second.live(), [theirs])
         await cloud.net.collect(cloud.live(), [red])
         assert await one.ping("10.77.0.3")
@@ -352,12 +348,12 @@ asyncio.run(main())
     agent = await asyncio.create_subprocess_exec(sys.executable, "-c", program, stdout=asyncio.subprocess.PIPE)
     try:
         assert agent.stdout is not None
-        assert await asyncio.wait_for(agent.stdout.readline(), 20) == b"ready\n"
+        assert await asyncio.wait_for(agent.stdout.readline(), fx.LONG_S) == b"ready\n"
         code, answer = await box.call("ADD")
         killed = code != 0
         if killed:
             assert answer["code"] == 11
-            assert await asyncio.wait_for(agent.wait(), 10) == -9
+            assert await asyncio.wait_for(agent.wait(), fx.LONG_S) == -9
             assert [path.stem for path in cloud.state.glob("*.json")] == [box.container_id]
     finally:
         with contextlib.suppress(ProcessLookupError):
@@ -535,7 +531,7 @@ async def test_a_taken_port_53_is_no_reason_to_fail(cloud: Cloud, caplog: pytest
     )
     try:
         assert other.stdout is not None
-        await asyncio.wait_for(other.stdout.readline(), 20)
+        await asyncio.wait_for(other.stdout.readline(), fx.LONG_S)
         cloud.net = cloud.make()
         with caplog.at_level(logging.WARNING):
             await cloud.net.start(cloud.lookup)
@@ -552,12 +548,14 @@ async def test_many_at_once_and_how_fast(cloud: Cloud, caplog: pytest.LogCapture
     red = network("10.77.0.0/22")
     boxes = [cloud.box((red, f"10.77.0.{number}")) for number in range(2, 24)]
     await boxes[0].add()
-    took, inside = [], []
+    took, inside, own, plugins = [], [], [], []
     with caplog.at_level(logging.DEBUG, "askos.adapters.bridge.network"):
         for box in boxes[1:21]:
-            begin = time.perf_counter()
+            begin, cpu, children = time.perf_counter(), time.process_time(), _cpu_of_children()
             await box.add()
             took.append((time.perf_counter() - begin) * 1e3)
+            own.append((time.process_time() - cpu) * 1e3)
+            plugins.append((_cpu_of_children() - children) * 1e3)
     for record in caplog.records:
         if record.msg.startswith("ADD of"):
             assert isinstance(record.args, tuple)
@@ -566,12 +564,18 @@ async def test_many_at_once_and_how_fast(cloud: Cloud, caplog: pytest.LogCapture
     print(
         f"plugin, whole process: median {statistics.median(took):.1f} ms; in the agent {statistics.median(inside):.1f}"
     )
-    # Generous, for a busy machine: measured on a quiet one are 12 and 3 ms.
-    assert statistics.median(took) < 60
-    assert statistics.median(inside) < 20
+    # Of the processor's time, which others on a busy machine do not take: the plugin's, and the agent's and our own.
+    print(f"of the processor: {statistics.median(plugins):.1f} and {statistics.median(own):.1f} ms")
+    assert statistics.median(plugins) < 60
+    assert statistics.median(own) < 60
     await asyncio.gather(*(box.call("DEL") for box in boxes))
     await asyncio.gather(*(box.add() for box in boxes))
     assert await boxes[3].ping("10.77.0.20")
+
+
+def _cpu_of_children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 async def test_setup_errors_name_the_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

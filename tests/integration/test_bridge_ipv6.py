@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import subprocess
 from collections.abc import AsyncIterator, Iterator
@@ -113,16 +112,16 @@ async def test_groups(cloud: Cloud) -> None:
     )
     async with serving(one, 80, 9000), serving(three, 80):
         assert await two.connects("fd77::2", 80) == "yes"
-        assert await two.connects("10.77.0.2", 80) == "silence", "that rule is for IPv6"
+        assert await two.connects("10.77.0.2", 80, 1) == "silence", "that rule is for IPv6"
         assert await two.connects("fd77::2", 9000) == "yes"
-        assert await three.connects("fd77::2", 9000) == "silence", "may not send, and is no friend"
+        assert await three.connects("fd77::2", 9000, 1) == "silence", "may not send, and is no friend"
         assert await two.connects("10.77.0.4", 80) == "yes"
-        assert await two.connects("fd77::4", 80) == "silence"
+        assert await two.connects("fd77::4", 80, 1) == "silence"
     await cloud.net.set_state(
         state([web, friends, by_group], port(one, by_group), port(two, friends), port(three, friends))
     )
     assert await three.ping("fd77::2")
-    assert not await two.ping("fd77::2")
+    assert not await two.ping("fd77::2", 1)
 
 
 async def test_the_outside_sees_the_host(cloud: Cloud) -> None:
@@ -133,27 +132,25 @@ async def test_the_outside_sees_the_host(cloud: Cloud) -> None:
     for box in (*boxes, shut):
         await box.add()
     with outside6() as far:
-        listener = asyncio.create_task(
-            fx.run_in(
-                far,
-                """
-                import socket
-                s = socket.create_server(("2001:db8:99::2", 5001), family=socket.AF_INET6); s.settimeout(10)
-                print(*(s.accept()[1][0] for _ in range(2)))
-                """,
-            )
+        listener = await fx.begun_in(
+            far,
+            """
+            import socket
+            s = socket.create_server(("2001:db8:99::2", 5001), family=socket.AF_INET6); s.settimeout(50)
+            print("ready", flush=True)
+            print(*(s.accept()[1][0] for _ in range(2)))
+            """,
         )
-        await asyncio.sleep(0.5)
         for box in boxes:
             assert await box.connects("2001:db8:99::2", 5001) == "yes"
         assert await listener == "2001:db8:99::1 2001:db8:99::1"
-        assert await shut.connects("2001:db8:99::2", 7) == "silence"
+        assert await shut.connects("2001:db8:99::2", 7, 1) == "silence"
         assert await shut.ping("fd79::1")
         # Nobody outside begins, even with a route, and the host's own services are not for containers.
         fx.sh("ip", "-n", far, "-6", "route", "add", "fd77::/64", "via", "2001:db8:99::1")
-        assert await fx.connects_from(far, "fd77::2", 7) == "silence"
+        assert await fx.connects_from(far, "fd77::2", 7, 1) == "silence"
         for address in ("2001:db8:99::1", "fd77::1"):
-            assert await boxes[0].connects(address, 22) == "silence"
+            assert await boxes[0].connects(address, 22, 1) == "silence"
     assert Path("/proc/sys/net/ipv6/conf/all/forwarding").read_text() == "1\n"
 
 

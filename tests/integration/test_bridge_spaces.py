@@ -49,7 +49,7 @@ async def test_two_networks_with_the_same_addresses(cloud: Cloud) -> None:
         await box.add()
     assert await ones[0].ping("10.77.0.3")
     assert await twos[1].ping("10.77.0.4")
-    assert not await twos[0].ping("10.77.0.4"), "that is in the other network"
+    assert not await twos[0].ping("10.77.0.4", 1), "that is in the other network"
     # Names, each its own.
     await cloud.net.set_names([Names(red, {"web": ["10.77.0.2"]}), Names(blue, {"web": ["10.77.0.3"]})])
     assert [await ask(box, "10.77.0.1", "web") for box in ones] == ["10.77.0.2", "10.77.0.3"]
@@ -65,7 +65,7 @@ async def test_two_networks_with_the_same_addresses(cloud: Cloud) -> None:
             await cloud.net.set_state(given)
             for address, inside, other in zip(addresses, ones, reversed(ones), strict=True):
                 assert await connects_from(far, address, 80) == "yes"
-                assert await connects_from(far, address, 81) == "silence"
+                assert await connects_from(far, address, 81, 1) == "silence"
                 assert await from_host(address, 80)
                 assert await other.connects(address, 80) == "yes", "from the network beside it"
                 assert await inside.connects(address, 80) == "yes", "and from itself"
@@ -73,11 +73,11 @@ async def test_two_networks_with_the_same_addresses(cloud: Cloud) -> None:
             # What goes out has the floating address, the others' that of the host.
             seen = """
                 import socket
-                s = socket.create_server(("198.51.100.2", 5001)); s.settimeout(10)
+                s = socket.create_server(("198.51.100.2", 5001)); s.settimeout(50)
+                print("ready", flush=True)
                 print(*(s.accept()[1][0] for _ in range(3)))
             """
-            listener = fx.asyncio.create_task(fx.run_in(far, seen))
-            await fx.asyncio.sleep(0.5)
+            listener = await fx.begun_in(far, seen)
             for box in (*ones, twos[0]):
                 assert await box.connects("198.51.100.2", 5001) == "yes"
             assert await listener == "198.51.100.60 198.51.100.61 198.51.100.1"
@@ -117,11 +117,11 @@ async def test_a_connection_outlives_a_restart(cloud: Cloud) -> None:
         *("ip", "netns", "exec", box.name, "busybox", "nc", "-ll", "-p", "80", "-e", "/bin/cat")
     )
     try:
-        await fx.asyncio.sleep(0.3)
+        await fx.listens(box, 80)
         reader, writer = await fx.asyncio.open_connection("198.51.100.70", 80)
         for _ in range(3):
             writer.write(b"hello\n")
-            assert await fx.asyncio.wait_for(reader.readline(), 5) == b"hello\n"
+            assert await fx.asyncio.wait_for(reader.readline(), fx.LONG_S) == b"hello\n"
             await cloud.net.stop()
             cloud.net = cloud.make()
             await cloud.net.start(cloud.lookup)
@@ -151,8 +151,8 @@ async def test_births_add_elements_alone(cloud: Cloud) -> None:
     g = HostGroup("g", g.rules, {net.uuid: members[1:]})
     await cloud.net.set_state(state([g], *(port(b, g) for b in boxes[1:])))
     assert cloud.net.tables_replaced == counts[0]
-    assert not await boxes[0].ping("10.77.0.12")
-    assert not await boxes[10].ping("10.77.0.2")
+    assert not await boxes[0].ping("10.77.0.12", 1)
+    assert not await boxes[10].ping("10.77.0.2", 1)
     assert await boxes[10].ping("10.77.0.3")
     # A namespace that somebody took away keeps the others from nothing.
     fx.sh("umount", cloud.space(other))
@@ -163,7 +163,7 @@ async def test_births_add_elements_alone(cloud: Cloud) -> None:
     await cloud.net.set_state(state([g], *(port(b, g) for b in boxes[2:])))
     assert cloud.net.tables_replaced == counts[0] + 1
     assert await boxes[10].ping("10.77.0.4")
-    assert not await boxes[10].ping("10.77.0.3")
+    assert not await boxes[10].ping("10.77.0.3", 1)
 
 
 async def test_two_clouds_with_the_same_range_and_what_is_left(cloud: Cloud, tmp_path: Path) -> None:

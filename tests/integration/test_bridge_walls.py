@@ -39,11 +39,11 @@ async def test_groups_let_in_what_their_rules_say(cloud: Cloud) -> None:
     async with serving(one, 80, 9000, 22), serving(two, 80):
         assert await two.connects("10.77.0.2", 80) == "yes"
         assert await three.connects("10.77.0.2", 80) == "yes"
-        assert await three.connects("10.77.0.2", 22) == "silence"
+        assert await three.connects("10.77.0.2", 22, 1) == "silence"
         assert await two.connects("10.77.0.2", 9000) == "yes"
-        assert await three.connects("10.77.0.2", 9000) == "silence"
-        assert await one.connects("10.77.0.3", 80) == "silence", "nobody gets into a group without rules"
-        assert not await three.ping("10.77.0.2")
+        assert await three.connects("10.77.0.2", 9000, 1) == "silence"
+        assert await one.connects("10.77.0.3", 80, 1) == "silence", "nobody gets into a group without rules"
+        assert not await three.ping("10.77.0.2", 1)
         assert await three.ping("10.77.0.1"), "the gateway is nobody's port"
         # A rule more, and an old connection's answers go on.
         pings = group(SecurityRule("p", "", "ingress", "icmp"))
@@ -51,7 +51,7 @@ async def test_groups_let_in_what_their_rules_say(cloud: Cloud) -> None:
             state([*groups, pings], port(one, web, pings), port(two, friends), port(three, closed))
         )
         assert await three.ping("10.77.0.2")
-        assert await two.connects("10.77.0.2", 9000) == "silence"
+        assert await two.connects("10.77.0.2", 9000, 1) == "silence"
 
 
 async def test_what_may_leave(cloud: Cloud) -> None:
@@ -63,10 +63,10 @@ async def test_what_may_leave(cloud: Cloud) -> None:
     some = HostGroup("some", [SecurityRule("e", "", "egress", "tcp", 80, 80, remote_cidr="10.77.0.0/24")])
     async with serving(two, 80, 81):
         await cloud.net.set_state(state([open_, mute], port(one, mute), port(two, open_)))
-        assert await one.connects("10.77.0.3", 80) == "silence"
+        assert await one.connects("10.77.0.3", 80, 1) == "silence"
         await cloud.net.set_state(state([open_, some], port(one, some), port(two, open_)))
         assert await one.connects("10.77.0.3", 80) == "yes"
-        assert await one.connects("10.77.0.3", 81) == "silence"
+        assert await one.connects("10.77.0.3", 81, 1) == "silence"
 
 
 async def test_unknown_and_unsecured_ports_and_a_restart(cloud: Cloud) -> None:
@@ -77,13 +77,13 @@ async def test_unknown_and_unsecured_ports_and_a_restart(cloud: Cloud) -> None:
     assert await one.ping("10.77.0.3"), "before anybody speaks of groups a network is open to itself"
     all_in = group(SecurityRule("i", "", "ingress"))
     await cloud.net.set_state(state([all_in], port(one, all_in), port(free, secured=False)))
-    assert not await one.ping("10.77.0.3"), "a port that no state has named lets nobody in"
+    assert not await one.ping("10.77.0.3", 1), "a port that no state has named lets nobody in"
     assert await two.ping("10.77.0.2")
     assert await two.ping("10.77.0.4")
     await cloud.net.stop()
     cloud.net = cloud.make()
     await cloud.net.start(cloud.lookup)
-    assert not await one.ping("10.77.0.3"), "a restart changes nothing"
+    assert not await one.ping("10.77.0.3", 1), "a restart changes nothing"
     assert await two.ping("10.77.0.4")
 
 
@@ -100,14 +100,14 @@ async def test_a_floating_address_leads_in_and_out(cloud: Cloud) -> None:
         async with serving(one, 80, 81):
             await cloud.net.set_state(state([web, closed], *ports, floating=floating))
             assert await connects_from(far, "198.51.100.50", 80) == "yes"
-            assert await connects_from(far, "198.51.100.50", 81) == "silence"
+            assert await connects_from(far, "198.51.100.50", 81, 1) == "silence"
             assert await stranger.connects("198.51.100.50", 80) == "yes", "other projects see it as the outside does"
-            assert await stranger.connects("10.77.0.2", 80) == "silence"
+            assert await stranger.connects("10.77.0.2", 80, 1) == "silence"
             # From the host itself, too.
             assert await from_host("198.51.100.50", 80)
-            assert not await from_host("198.51.100.50", 81)
+            assert not await from_host("198.51.100.50", 81, 1)
             await cloud.net.set_state(state([web, closed], *ports))
-            assert await connects_from(far, "198.51.100.50", 80) != "yes"
+            assert await connects_from(far, "198.51.100.50", 80, 1) != "yes"
     assert not [line for line in fx.left_of(cloud.instance) if f"ak{cloud.instance[:4]}x" in line]
 
 
@@ -116,7 +116,7 @@ async def test_interfaces_come_and_go_while_it_runs(cloud: Cloud) -> None:
     box, peer = cloud.box((red, "10.77.0.2")), cloud.box((blue, "10.77.4.3"))
     await box.add()
     await peer.add()
-    assert not await box.ping("10.77.4.3")
+    assert not await box.ping("10.77.4.3", 1)
     more = Port(str(uuid.uuid4()), blue.uuid, box.uuid, "10.77.4.2", mac_for("10.77.4.2"))
     box.ports.append(more)
     box.networks.append(blue)
