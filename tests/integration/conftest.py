@@ -15,11 +15,12 @@ _held: list[IO[str]] = []
 
 @pytest.hookimpl(hookwrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None]:
-    """Tests of bridges use the same addresses on this one machine: one module at a time, of all runs there are.
+    """Tests of bridges use the same addresses on this one machine, and look at its routes and whether it forwards: one
+    module at a time, of all runs there are.
 
     Not a fixture, since waiting for the others is not to count against a test's own time limit.
     """
-    if item.path.name.startswith("test_bridge") and not _held:
+    if item.path.name.startswith(("test_bridge", "test_warm")) and not _held:
         _held.append((Path(tempfile.gettempdir()) / "askos-test-bridges.lock").open("w"))
         fcntl.flock(_held[0], fcntl.LOCK_EX)
     yield

@@ -129,7 +129,7 @@ class Machine:
     async def warmed(self, count: int) -> None:
         """Ask for prepared sandboxes and wait until they are there."""
         await self.runtime.prepare(count)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while self.runtime.warm.ready != count:
                 await asyncio.sleep(0.05)
 
@@ -143,7 +143,7 @@ class Machine:
 
     async def run(self, container: str, *argv: str) -> tuple[int, str]:
         """An exec to its end: (code, output)."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             session = await self.runtime.exec(container, ExecRequest(list(argv)))
             try:
                 out = b"".join([data async for _, data in session.output()])
