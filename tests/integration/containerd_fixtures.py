@@ -114,11 +114,17 @@ class Bench:
         assert len(containers) == 1
         return containers[0]
 
-    async def ended(self, capsule: str, timeout_s: float = 20) -> Container:
+    async def ended(self, capsule: str, timeout_s: float = 60) -> Container:
         async with asyncio.timeout(timeout_s):
             while (found := await self.one(capsule)).state != "exited":
                 await asyncio.sleep(0.05)
         return found
+
+    async def said(self, capsule: str, words: str) -> None:
+        """Wait until the container has written these words, so that its program surely runs."""
+        async with asyncio.timeout(60):
+            while not (self.logs / capsule / "1-0.log").exists() or words not in self.log(capsule):
+                await asyncio.sleep(0.02)
 
     async def clear(self) -> None:
         sandboxes, _ = await self.runtime.observe()

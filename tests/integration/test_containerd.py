@@ -81,10 +81,10 @@ async def test_many_askings_at_once_make_one_sandbox(bench: Bench) -> None:
 async def test_what_the_process_gets(bench: Bench) -> None:
     capsule, _, container = await bench.up(
         "sh", "-c", "echo $A; pwd; hostname; cat /etc/resolv.conf; "
-        "grep -E 'NoNewPrivs|Seccomp:|CapEff' /proc/1/status; sleep 100",
+        "grep -E 'NoNewPrivs|Seccomp:|CapEff' /proc/1/status; sleep 1000",
         environment={"A": "b c"}, workdir="/tmp", cpu=0.5, memory_bytes=48 << 20,
     )  # fmt: skip
-    await asyncio.sleep(0.5)
+    await bench.said(capsule, "Seccomp:")
     log = bench.log(capsule)
     for words in ("F b c\n", "F /tmp\n", "F box\n", "nameserver 10.1.2.1", "search askos.local"):
         assert words in log, words
@@ -109,7 +109,7 @@ async def _ping(bench: Bench, container: str) -> int:
     # The sandbox's loopback is up only with the real plugin: bring it up from outside.
     answer = await bench.runtime.client.call("tasks.v1.Tasks/Get", api.GetTaskRequest(container_id=container), 5)
     subprocess.run(["nsenter", "-n", "-t", str(answer.process.pid), "ip", "link", "set", "lo", "up"], check=True)
-    return (await run_in(bench, container, "ping", "-c", "1", "-W", "2", "127.0.0.1"))[0]
+    return (await run_in(bench, container, "ping", "-c", "1", "-W", "10", "127.0.0.1"))[0]
 
 
 async def test_entrypoints_and_commands(bench: Bench) -> None:
@@ -147,21 +147,22 @@ async def test_a_missing_program_is_told_in_a_few_words(bench: Bench) -> None:
 
 
 async def test_stopping_waits_then_kills(bench: Bench) -> None:
-    capsule, _, container = await bench.up("sh", "-c", "trap 'exit 5' TERM; while :; do sleep 0.1; done")
-    await asyncio.sleep(0.3)
-    await bench.runtime.stop_container(container, 20)
+    capsule, _, container = await bench.up("sh", "-c", "trap 'exit 5' TERM; echo ready; while :; do sleep 0.1; done")
+    await bench.said(capsule, "ready")
+    await bench.runtime.stop_container(container, 60)
     assert (await bench.one(capsule)).exit_code == 5
-    capsule, _, container = await bench.up("sh", "-c", "trap '' TERM; while :; do sleep 0.1; done")
-    await asyncio.sleep(0.3)
+    capsule, _, container = await bench.up("sh", "-c", "trap '' TERM; echo ready; while :; do sleep 0.1; done")
+    await bench.said(capsule, "ready")
     started = time.monotonic()
-    await bench.runtime.stop_container(container, 1)
-    assert 0.9 < time.monotonic() - started < 6
+    async with asyncio.timeout(60):
+        await bench.runtime.stop_container(container, 1)
+    assert time.monotonic() - started > 0.9
     assert (await bench.one(capsule)).exit_code == 137
 
 
 async def test_signals_reach_the_first_process(bench: Bench) -> None:
-    capsule, _, container = await bench.up("sh", "-c", "trap 'exit 9' USR1; while :; do sleep 0.1; done")
-    await asyncio.sleep(0.3)
+    capsule, _, container = await bench.up("sh", "-c", "trap 'exit 9' USR1; echo ready; while :; do sleep 0.1; done")
+    await bench.said(capsule, "ready")
     await bench.runtime.signal(container, signal.SIGUSR1)
     assert (await bench.ended(capsule)).exit_code == 9
     with pytest.raises(ConflictError):
@@ -177,17 +178,25 @@ async def test_too_much_memory_is_named(bench: Bench) -> None:
         async for event in bench.runtime.events():
             events.append(event)
 
+    def kinds() -> set[str]:
+        return {e.kind for e in events if e.container_id == container}
+
+    _, _, container = await bench.up("sleep", "1000")
     listener = asyncio.create_task(listen())
-    await asyncio.sleep(0.2)
+    async with asyncio.timeout(60):
+        # Nothing tells when events begin.
+        while "resumed" not in kinds():
+            await bench.runtime.pause(container)
+            await bench.runtime.unpause(container)
+            await asyncio.sleep(0.02)
     capsule, _, container = await bench.up("sh", "-c", "exec tail /dev/zero", memory_bytes=16 << 20)
     await bench.ended(capsule)
-    async with asyncio.timeout(5):
-        while (ended := await bench.one(capsule)).reason != "OOMKilled":
+    async with asyncio.timeout(60):
+        while (ended := await bench.one(capsule)).reason != "OOMKilled" or len(kinds()) < 4:
             await asyncio.sleep(0.05)
     assert ended.exit_code == 137
     listener.cancel()
-    kinds = {e.kind for e in events if e.container_id == container}
-    assert kinds == {"start", "oom", "exit", "ended"}
+    assert kinds() == {"start", "oom", "exit", "ended"}
 
 
 async def test_other_clouds_stay_invisible(bench: Bench) -> None:
@@ -216,7 +225,7 @@ async def test_files_are_carried_over_once(bench: Bench) -> None:
     for _ in range(3):  # a crash after it, and the call again
         await bench.runtime.carry_layer(old, new)
     await bench.runtime.start_container(new)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while any(c.state != "exited" for c in (await bench.runtime.observe(capsule))[1]):
             await asyncio.sleep(0.05)
     log = bench.log(capsule, "2-0.log")
@@ -230,7 +239,7 @@ async def test_files_are_carried_over_once(bench: Bench) -> None:
     await bench.runtime.carry_layer(new, last)
     await bench.runtime.remove_container(new)
     await bench.runtime.start_container(last)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while any(c.state != "exited" for c in (await bench.runtime.observe(capsule))[1]):
             await asyncio.sleep(0.05)
     assert "F two" in bench.log(capsule, "3-0.log")
@@ -262,7 +271,21 @@ async def test_the_native_snapshotter_carries_too(fresh: Bench, monkeypatch: pyt
     await test_files_are_carried_over_once(fresh)
 
 
-async def test_how_fast_it_is(bench: Bench) -> None:
+async def test_how_fast_it_is(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    asks: list[str] = []
+    asked: list[int] = []
+
+    def counted(name: str) -> None:
+        real = getattr(bench.runtime.client, name)
+
+        async def counts(method: str, *more: object) -> object:
+            asks.append(method)
+            return await real(method, *more)
+
+        monkeypatch.setattr(bench.runtime.client, name, counts)
+
+    for name in ("call", "cri"):
+        counted(name)
     times: dict[str, list[float]] = {"sandbox": [], "create": [], "start": [], "observe": []}
     for _ in range(7):
         config = bench.sandbox()
@@ -279,9 +302,13 @@ async def test_how_fast_it_is(bench: Bench) -> None:
             times[name].append((other - one) * 1000)
         for _ in range(20):
             begun = time.perf_counter()
+            asks.clear()
             await bench.runtime.observe(config.capsule_uuid)
+            asked.append(len(asks))
             times["observe"].append((time.perf_counter() - begun) * 1000)
         await bench.runtime.remove_sandbox(sandbox)
     middle = {name: sorted(values)[len(values) // 2] for name, values in times.items()}
     print("median ms:", {name: round(value, 2) for name, value in middle.items()})
-    assert middle["observe"] < 50
+    # A busy machine is slow at everything: what counts is how often containerd is asked for what has not changed. The
+    # two lists are all.
+    assert set(asked) == {2}

@@ -10,7 +10,6 @@ import json
 import os
 import signal
 import tarfile
-import time
 import uuid
 from pathlib import Path
 from typing import Any
@@ -182,14 +181,12 @@ async def test_the_images_user(
         assert (image.user, image.stop_signal) == (image_user, "SIGUSR2")
         script = "trap 'exit 8' USR2; id -u; id -g; id -G; echo ready; while true; do sleep 0.1; done"
         capsule, sandbox, container = await bench.up("sh", "-c", script, image_ref=name, security=security)
-        async with asyncio.timeout(10):
-            while not (bench.logs / capsule / "1-0.log").exists() or "ready" not in bench.log(capsule):
-                await asyncio.sleep(0.02)
+        await bench.said(capsule, "ready")
         user, group, groups, _ = [line.split(" ", 3)[3] for line in bench.log(capsule).splitlines()]
         assert (user, group) == expected[:2]
         # Never those of root, which containerd would add.
         assert set(groups.split()) == expected[2]
-        await bench.runtime.stop_container(container, 30)
+        await bench.runtime.stop_container(container, 60)
         assert (await bench.one(capsule)).exit_code == 8
         await bench.runtime.remove_sandbox(sandbox)
         await bench.runtime.remove_image(name)
@@ -241,7 +238,7 @@ async def test_an_attached_client_learns_that_containerd_has_gone(fresh: Bench) 
     again = await _until_it_answers(fresh, container)
     output = again.output()
     await again.write(b"back\n")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         assert await anext(output) == ("stdout", b"back\n")
     await output.aclose()
     await again.close()
@@ -249,7 +246,7 @@ async def test_an_attached_client_learns_that_containerd_has_gone(fresh: Bench) 
 
 
 async def _until_it_answers(bench: Bench, container: str) -> Any:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while True:
             try:
                 return await bench.runtime.attach(container, stdin=True, tty=False)
@@ -283,7 +280,7 @@ async def test_sweep_knows_both_layouts(fresh: Bench) -> None:
         (group / "cgroup.procs").write_text(str(sleepers[-1].pid))
     removed = await sweep(fresh.runtime, fresh.containerd.root, fresh.containerd.state, fresh.containerd.socket)
     assert sorted(removed) == [f"control group {'d' * 64}", f"control group {'e' * 64}"]
-    assert [await asyncio.wait_for(s.wait(), 5) for s in sleepers] == [-9, -9]
+    assert [await asyncio.wait_for(s.wait(), 60) for s in sleepers] == [-9, -9]
     assert not any(group.exists() for group in planted)
     # The living live, and a capsule's group that waits for its first sandbox is still there.
     assert (await fresh.one(capsules[0])).state == (await fresh.one(plain)).state == "running"
@@ -303,10 +300,9 @@ async def test_discarding_a_group_kills_what_is_left(bench: Bench) -> None:
     inner.mkdir()
     sleeper = await asyncio.create_subprocess_exec("sleep", "1000")
     (inner / "cgroup.procs").write_text(str(sleeper.pid))
-    started = time.monotonic()
-    await bench.runtime.discard_group(capsule)
-    assert await asyncio.wait_for(sleeper.wait(), 5) == -9
-    assert time.monotonic() - started < 30
+    async with asyncio.timeout(60):
+        await bench.runtime.discard_group(capsule)
+        assert await sleeper.wait() == -9
     assert not group.exists()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import subprocess
 from collections.abc import AsyncIterator, Awaitable
@@ -23,7 +24,7 @@ from .containerd_fixtures import Bench, close_bench, open_bench
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
 
 _T = TypeVar("_T")
-_DEADLINE_S = 40.0
+_DEADLINE_S = 60.0
 
 
 async def soon(doing: Awaitable[_T], timeout_s: float = _DEADLINE_S) -> _T:
@@ -85,6 +86,12 @@ class Capsule:
         finally:
             await soon(session.close())
 
+    async def said(self, name: str, words: str) -> None:
+        """Wait until a container has written these words, so that its program surely runs."""
+        async with asyncio.timeout(_DEADLINE_S):
+            while not (self.bench.logs / self.uuid / name / "0.log").exists() or words not in self.log(name):
+                await asyncio.sleep(0.02)
+
     def log(self, name: str) -> str:
         return (self.bench.logs / self.uuid / name / "0.log").read_text()
 
@@ -112,14 +119,15 @@ async def nothing_left(bench: Bench) -> None:
         mounts = Path("/proc/self/mountinfo").read_text().splitlines()
         found += [line for line in mounts if f"{bench.containerd.state}/io.containerd.runtime" in line]
         for folder in cgroups.roots(bench.instance):
-            found += [f"group {path}" for path in folder.rglob("*") if path.is_dir() and len(path.name) == 64]
+            # `os.walk` does not mind what vanishes as it looks.
+            found += [f"group {at}/{name}" for at, names, _ in os.walk(folder) for name in names if len(name) == 64]
         return found
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(_DEADLINE_S):
         while left():
             await asyncio.sleep(0.1)
     listed = await asyncio.to_thread(
-        subprocess.run, ["runsc", "--root", str(root), "list", "--quiet"], capture_output=True, timeout=20, check=True
+        subprocess.run, ["runsc", "--root", str(root), "list", "--quiet"], capture_output=True, timeout=60, check=True
     )
     assert listed.stdout.strip() == b""
 
@@ -143,17 +151,22 @@ async def test_two_containers_live_and_end_each_by_itself(bench: Bench, capsule:
 
     listener = asyncio.create_task(listen())
     try:
-        await asyncio.sleep(0.2)
-        short = await capsule.start("short", "sh", "-c", "echo out; echo err >&2; cat /proc/version; sleep 1; exit 3")
-        long = await capsule.start("long", "sh", "-c", "trap 'echo bye; exit 5' TERM; while :; do sleep 0.1; done")
+        script = "echo out; echo err >&2; cat /proc/version; until test -e /end; do sleep 0.1; done; exit 3"
+        short = await capsule.start("short", "sh", "-c", script)
+        script = "trap 'echo bye; exit 5' TERM; echo ready; while :; do sleep 0.1; done"
+        long = await capsule.start("long", "sh", "-c", script)
         assert (await capsule.seen("long")).state == "running"
+        await capsule.said("long", "ready")
+        # Its end is its own, and a second after its begin at least.
+        await asyncio.sleep(1)
+        assert (await capsule.exec(short, "touch", "/end"))[0] == 0
 
         ended = await capsule.ended("short")
         assert (ended.id, ended.exit_code, ended.reason) == (short, 3, "Error")
         assert ended.started_us is not None
         assert ended.finished_us is not None
         assert ended.finished_us - ended.started_us > 900_000
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(_DEADLINE_S):
             while (event := await events.get()) != RuntimeEvent("exit", short):
                 assert event.container_id != long or event.kind == "start"
         log = capsule.log("short")
@@ -164,7 +177,7 @@ async def test_two_containers_live_and_end_each_by_itself(bench: Bench, capsule:
         # The other one has not noticed.
         assert (await capsule.seen("long")).state == "running"
         assert (await capsule.exec(long, "sh", "-c", "echo in; echo on >&2; exit 7")) == (7, b"in\n", b"on\n")
-        await soon(bench.runtime.stop_container(long, 10))
+        await soon(bench.runtime.stop_container(long, 50))
         stopped = await capsule.ended("long")
         assert stopped.exit_code == 5
         assert "bye" in capsule.log("long")
@@ -179,8 +192,10 @@ async def test_two_containers_live_and_end_each_by_itself(bench: Bench, capsule:
 
 
 async def test_signals_and_kills(bench: Bench, capsule: Capsule) -> None:
-    told = await capsule.start("told", "sh", "-c", "trap 'exit 10' USR1; while :; do sleep 0.1; done")
-    deaf = await capsule.start("deaf", "sh", "-c", "trap '' TERM; while :; do sleep 0.1; done")
+    told = await capsule.start("told", "sh", "-c", "trap 'exit 10' USR1; echo ready; while :; do sleep 0.1; done")
+    deaf = await capsule.start("deaf", "sh", "-c", "trap '' TERM; echo ready; while :; do sleep 0.1; done")
+    for name in ("told", "deaf"):
+        await capsule.said(name, "ready")
     await soon(bench.runtime.signal(told, 10))
     assert (await capsule.ended("told")).exit_code == 10
     await soon(bench.runtime.stop_container(deaf, 1))
@@ -222,7 +237,7 @@ async def test_closing_an_exec_ends_it(bench: Bench, capsule: Capsule) -> None:
     session = await soon(bench.runtime.exec(container, ExecRequest(["sleep", "777"])))
     assert b"sleep 777" in (await capsule.exec(container, "ps"))[1]
     await soon(session.close())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(_DEADLINE_S):
         while b"sleep 777" in (await capsule.exec(container, "ps"))[1]:
             await asyncio.sleep(0.1)
 
@@ -292,19 +307,20 @@ async def test_the_network_is_the_sandboxes_own(bench: Bench, capsule: Capsule) 
     inside = ["nsenter", f"--net={netns}"]
 
     def run(*argv: str) -> subprocess.CompletedProcess[bytes]:
-        return subprocess.run(argv, capture_output=True, timeout=20, check=False)
+        return subprocess.run(argv, capture_output=True, timeout=60, check=False)
 
     assert (await asyncio.to_thread(run, *inside, "ip", "link", "set", "lo", "up")).returncode == 0
     await capsule.start("main", "sh", "-c", "echo seen > /tmp/page && httpd -f -p 17017 -h /tmp")
     fetch = ["busybox", "wget", "-q", "-O", "-", "http://127.0.0.1:17017/page"]
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(_DEADLINE_S):
         while (await asyncio.to_thread(run, *inside, *fetch)).stdout != b"seen\n":
             await asyncio.sleep(0.1)
     assert (await asyncio.to_thread(run, *fetch)).returncode != 0, "it listens in the host's own network"
 
 
 async def test_containerd_is_restarted_and_containers_live_on(bench: Bench, capsule: Capsule) -> None:
-    container = await capsule.start("main", "sh", "-c", "trap 'exit 6' TERM; while :; do sleep 0.1; done")
+    container = await capsule.start("main", "sh", "-c", "trap 'exit 6' TERM; echo ready; while :; do sleep 0.1; done")
+    await capsule.said("main", "ready")
     assert bench.containerd.pid is not None
     restarts = bench.containerd.restarts
     killed = processes.identify(bench.containerd.pid)
@@ -315,7 +331,7 @@ async def test_containerd_is_restarted_and_containers_live_on(bench: Bench, caps
             await asyncio.sleep(0.1)
     assert (await capsule.seen("main")).state == "running"
     assert await capsule.exec(container, "true") == (0, b"", b"")
-    await soon(bench.runtime.stop_container(container, 10))
+    await soon(bench.runtime.stop_container(container, 50))
     assert (await capsule.ended("main")).exit_code == 6
 
 
