@@ -567,7 +567,7 @@ async def test_many_at_once_and_how_fast(cloud: Cloud, caplog: pytest.LogCapture
     # Of the processor's time, which others on a busy machine do not take: the plugin's, and the agent's and our own.
     print(f"of the processor: {statistics.median(plugins):.1f} and {statistics.median(own):.1f} ms")
     assert statistics.median(plugins) < 60
-    assert statistics.median(own) < 60
+    assert statistics.median(own) < 40
     await asyncio.gather(*(box.call("DEL") for box in boxes))
     await asyncio.gather(*(box.add() for box in boxes))
     assert await boxes[3].ping("10.77.0.20")

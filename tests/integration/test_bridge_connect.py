@@ -18,7 +18,7 @@ from askos.model.errors import NotFoundError
 from askos.ports.network import Names
 
 from . import bridge_fixtures as fx
-from .bridge_fixtures import Box, Cloud, cloud_at, network
+from .bridge_fixtures import LONG_S, Box, Cloud, cloud_at, network
 
 pytestmark = pytest.mark.skipif(not fx.CAN, reason="needs root, iproute2 and nftables")
 
@@ -48,7 +48,7 @@ async def listening(box: Box, address: str, word: str) -> AsyncIterator[int]:
     )
     try:
         assert process.stdout is not None
-        yield int(await asyncio.wait_for(process.stdout.readline(), fx.LONG_S))
+        yield int(await asyncio.wait_for(process.stdout.readline(), LONG_S))
     finally:
         process.kill()
         await process.wait()
@@ -75,13 +75,13 @@ async def test_inside_and_not_outside(cloud: Cloud) -> None:
     await two.add()
     async with listening(one, "127.0.0.1", "one") as port, listening(two, "10.90.0.3", "two") as other:
         # The loopback of a sandbox is reached there and nowhere else; its neighbours as it reaches them itself.
-        assert await said(await cloud.net.connect(one.container_id, "127.0.0.1", port, fx.LONG_S)) == "one sees 127.0.0.1"
-        assert await said(await cloud.net.connect(two.container_id, "10.90.0.3", other, fx.LONG_S)) == "two sees 10.90.0.3"
-        assert await said(await cloud.net.connect(one.container_id, "10.90.0.3", other, fx.LONG_S)) == "two sees 10.90.0.2"
+        assert await said(await cloud.net.connect(one.container_id, "127.0.0.1", port, LONG_S)) == "one sees 127.0.0.1"
+        assert await said(await cloud.net.connect(two.container_id, "10.90.0.3", other, LONG_S)) == "two sees 10.90.0.3"
+        assert await said(await cloud.net.connect(one.container_id, "10.90.0.3", other, LONG_S)) == "two sees 10.90.0.2"
         with pytest.raises(ConnectionRefusedError):
-            await cloud.net.connect(two.container_id, "127.0.0.1", port, fx.LONG_S)
+            await cloud.net.connect(two.container_id, "127.0.0.1", port, LONG_S)
         with pytest.raises(ConnectionRefusedError):
-            await cloud.net.connect(one.container_id, "10.90.0.2", port, fx.LONG_S)
+            await cloud.net.connect(one.container_id, "10.90.0.2", port, LONG_S)
 
 
 async def test_many_at_once_with_one_thread(cloud: Cloud) -> None:
@@ -90,7 +90,9 @@ async def test_many_at_once_with_one_thread(cloud: Cloud) -> None:
     await box.add()
     async with listening(box, "127.0.0.1", "box") as port:
         before, home = threading.active_count(), namespace()
-        found = await asyncio.gather(*(cloud.net.connect(box.container_id, "127.0.0.1", port, fx.LONG_S) for _ in range(300)))
+        found = await asyncio.gather(
+            *(cloud.net.connect(box.container_id, "127.0.0.1", port, LONG_S) for _ in range(300))
+        )
         assert threading.active_count() <= before + 1
         assert {await said(sock) for sock in found} == {"box sees 127.0.0.1"}
         assert namespace() == home
@@ -101,16 +103,16 @@ async def test_nobody_there(cloud: Cloud) -> None:
     net = network("10.92.0.0/24")
     box = cloud.box((net, "10.92.0.2"))
     with pytest.raises(NotFoundError, match="has no network"):
-        await cloud.net.connect(box.container_id, "127.0.0.1", 80, fx.LONG_S)
+        await cloud.net.connect(box.container_id, "127.0.0.1", 80, LONG_S)
     await box.add()
     with pytest.raises(OSError, match="Errno") as caught:
-        await cloud.net.connect(box.container_id, "10.92.0.77", 80, fx.LONG_S)
+        await cloud.net.connect(box.container_id, "10.92.0.77", 80, LONG_S)
     assert caught.value.errno == errno.EHOSTUNREACH
     with pytest.raises(TimeoutError, match=r"no answer from 10\.92\.0\.78:80 within 0\.1 s"):
         await cloud.net.connect(box.container_id, "10.92.0.78", 80, 0.1)
     assert (await box.call("DEL"))[0] == 0
     with pytest.raises(NotFoundError, match="has no network"):
-        await cloud.net.connect(box.container_id, "127.0.0.1", 80, fx.LONG_S)
+        await cloud.net.connect(box.container_id, "127.0.0.1", 80, LONG_S)
 
 
 async def test_giving_up_leaves_no_socket(cloud: Cloud) -> None:
@@ -118,7 +120,7 @@ async def test_giving_up_leaves_no_socket(cloud: Cloud) -> None:
     net = network("10.93.0.0/24")
     box = cloud.box((net, "10.93.0.2"))
     await box.add()
-    tries = [asyncio.create_task(cloud.net.connect(box.container_id, "10.93.0.77", 80, fx.LONG_S)) for _ in range(20)]
+    tries = [asyncio.create_task(cloud.net.connect(box.container_id, "10.93.0.77", 80, LONG_S)) for _ in range(20)]
     await asyncio.sleep(0)
     for task in tries[:10]:
         task.cancel()
@@ -138,10 +140,10 @@ async def test_names_are_looked_up_by_the_network_itself(cloud: Cloud) -> None:
     await cloud.net.set_names([Names(net, {"web": ["10.93.0.2"]}), Names(other, {"hidden": ["10.94.0.2"]})])
     async with listening(box, "10.93.0.2", "web") as port:
         for name in ("web", "WEB.askos.internal"):
-            assert await said(await cloud.net.connect(box.container_id, name, port, fx.LONG_S)) == "web sees 10.93.0.2"
+            assert await said(await cloud.net.connect(box.container_id, name, port, LONG_S)) == "web sees 10.93.0.2"
         own = socket.gethostname()
         assert socket.gethostbyname(own), "the host knows itself"
         for name in ("hidden", "hidden.askos.internal", own.partition(".")[0], "localhost", "a" * 64, "a..b", ""):
             with pytest.raises(OSError, match=r"no such host|cannot be looked up") as caught:
-                await cloud.net.connect(box.container_id, name, port, fx.LONG_S)
+                await cloud.net.connect(box.container_id, name, port, LONG_S)
             assert not isinstance(caught.value, ConnectionError | TimeoutError), name

@@ -44,7 +44,7 @@ __all__ = ["bench"]  # a fixture
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(240)]
 
-SOON_S = 40.0
+SOON_S = 90.0
 _NUMBER = iter(range(1000, 10_000))
 
 
@@ -262,7 +262,8 @@ async def test_volumes_and_files_given_to_it(host: Host) -> None:
 
 
 async def test_health_and_healing(host: Host) -> None:
-    check = Healthcheck("test ! -e /sick", interval_s=1, retries=2, timeout_s=5)
+    # Patient: a busy machine is not sick.
+    check = Healthcheck("test ! -e /sick", interval_s=1, retries=2, timeout_s=60)
     a = assignment(healthcheck=check, auto_heal=True)
     first = await host.settled(a, "running")
     await until(lambda: (r := host.last(a)) and r.containers[0].health == "healthy", lambda: f"{host.last(a)}")
@@ -304,14 +305,21 @@ async def test_dedicated_cores(host: Host) -> None:
     await host.settled(third, "error")
     assert await cores(a) == "1"
     await host.gone(a)
-    await until(lambda: host.agent.cores.shared == "")
-    assert await cores(shared) in ("0-1", "0,1")
+    async with asyncio.timeout(SOON_S):
+        while await cores(shared) not in ("0-1", "0,1"):
+            await asyncio.sleep(0.05)
+    assert host.agent.cores.shared == ""
 
 
 async def test_top_and_figures(host: Host) -> None:
     a = assignment("sh", "-c", "sleep 4711 & while :; do :; done")
     await host.settled(a, "running")
     told = await host.call("top", a)
+    async with asyncio.timeout(SOON_S):
+        # The shell has to begin it first.
+        while "sleep 4711" not in [row[-1] for row in told["processes"]]:
+            await asyncio.sleep(0.05)
+            told = await host.call("top", a)
     assert told["titles"][:3] == ["UID", "PID", "PPID"]
     commands = sorted(row[-1] for row in told["processes"])
     assert commands[0].startswith("sh -c sleep 4711")
