@@ -317,7 +317,7 @@ async def test_nothing_behind_a_mount_is_ever_removed(bench: Bench, tmp_path: Pa
 
 async def test_a_shell_that_stands_in_a_volume_does_not_stop_the_end(bench: Bench) -> None:
     (path,) = await bench.make(BLOCK)
-    shell = subprocess.Popen(["sleep", "60"], cwd=path)
+    shell = subprocess.Popen(["sleep", "600"], cwd=path)
     try:
         await bench.volumes.tear_down(CAPSULE)
         assert bench.mounts() == [] and not bench.volumes.present(CAPSULE)

@@ -91,7 +91,7 @@ async def test_a_mount_in_another_namespace_keeps_the_device_and_the_file(bench:
     (path / "x").write_text("1")
     seen = tmp_path / "seen by a container"
     seen.mkdir()
-    script = 'mount --bind "$0" "$1" && touch "$1/held" && exec sleep 60'
+    script = 'mount --bind "$0" "$1" && touch "$1/held" && exec sleep 600'
     holder = subprocess.Popen(["unshare", "-m", "--propagation", "private", "sh", "-c", script, path, seen])
     try:
         while not (path / "held").exists():
