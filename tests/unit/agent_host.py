@@ -28,7 +28,7 @@ from askos.ports.clock import now_us
 
 from .fakes import FakeNetwork, FakeRuntime
 
-SOON_S = 5.0
+SOON_S = 30.0
 NET = Network("net-1", "p", "default", "10.64.0.0/22", "10.64.0.1", "subnet-1")
 
 

@@ -25,7 +25,7 @@ from askos.ports.store import Change
 
 from .cloud import HOST, facts
 
-SOON_S = 5.0
+SOON_S = 30.0
 
 
 def assignment(uuid: str, generation: int = 1, epoch: int = 1) -> Assignment:

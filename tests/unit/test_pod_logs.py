@@ -230,7 +230,7 @@ async def test_a_log_and_the_one_before(stage: Stage) -> None:
     await stage.ended(await stage.start("web", "sh", "-c", "echo first; exit 1"))
     assert await get(stage) == b"first\n"
     await stage.start("web", "sh", "-c", "echo second; echo bad >&2; sleep 1000", attempt=1)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while await get(stage) != b"second\nbad\n":
             await asyncio.sleep(0.01)
     assert await get(stage, "previous=true") == b"first\n"
@@ -250,7 +250,7 @@ async def test_following_ends_with_the_instance_and_not_with_the_next(stage: Sta
     following = asyncio.create_task(get(stage, "follow=true"))
     await stage.ended(first)
     await stage.start("web", "sh", "-c", "echo another; sleep 1000", attempt=1)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         assert await following == b"one\ntwo\n"
     assert await get(stage, "follow=true&previous=true") == b"one\ntwo\n"
     await stage.over()
@@ -258,7 +258,7 @@ async def test_following_ends_with_the_instance_and_not_with_the_next(stage: Sta
 
 async def test_following_with_a_limit(stage: Stage) -> None:
     await stage.start("web", "sh", "-c", "echo one; sleep 0.2; echo two; sleep 1000")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         assert await get(stage, "follow=true&limitBytes=6") == b"one\ntw"
 
 
@@ -268,7 +268,7 @@ async def test_following_what_is_removed_ends(stage: Stage) -> None:
     await asyncio.sleep(0.1)
     await stage.runtime.remove_container(container_id)
     await stage.look()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         assert await following == b""
 
 
@@ -279,7 +279,7 @@ async def test_who_leaves_a_silent_log_ends_the_reading(stage: Stage) -> None:
         assert got.status == 200
         assert not stage.lines[0].task.done()
         got.close()
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(30):
         await stage.over()
 
 

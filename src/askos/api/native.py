@@ -26,6 +26,8 @@ from askos.ports.store import Store
 
 WaitForChange = Callable[[str, float], Awaitable[None]]
 """Waits until something of a capsule (by uuid) may have changed, or for so many seconds."""
+LOOK_S = 1.0
+"""Who waits for a container looks at it as often without being told."""
 
 
 class Native:
@@ -152,7 +154,7 @@ class Native:
             left = deadline - asyncio.get_running_loop().time()
             if left <= 0:
                 return web.Response(status=204)
-            await self._wait(uuid, min(left, 1.0))
+            await self._wait(uuid, min(left, LOOK_S))
 
     # -- images ------------------------------------------------------------------------------------------------
 

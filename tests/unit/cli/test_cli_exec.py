@@ -169,13 +169,13 @@ def test_a_shell_in_a_terminal(web, terminal):
     shell.expect(b"30 100\r\n")
     shell.size(90, 20)
     shell.process.send_signal(signal.SIGWINCH)
-    time.sleep(0.3)
-    shell.type(b"stty size\n")
+    # The size and what is typed take different ways.
+    shell.type(b"until [ \"$(stty size)\" = '20 90' ]; do sleep 0.05; done; stty size\n")
     shell.expect(b"20 90\r\n")
-    shell.type(b"sleep 100; echo $(( 40 + 2 ))\n")
-    time.sleep(0.3)
+    shell.type(b"sh -c 'echo be''gun; exec sleep 100'; echo $(( 40 + 2 ))\n")
+    shell.expect(b"begun\r\n")  # said by what Ctrl-C is for
     shell.type(b"\x03")  # Ctrl-C reaches the process there and not our own.
-    time.sleep(0.2)
+    shell.expect(b"^C")
     shell.type(b"echo $(( 50 + 3 ))\n")
     shell.expect(b"53\r\n")
     assert not shell.restored()
