@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections.abc import Callable
 from typing import Any
@@ -58,7 +59,7 @@ class Pod:
     def condition(self, kind: str) -> dict[str, Any]:
         return next(c for c in self.status["conditions"] if c["type"] == kind)
 
-    def until(self, check: Callable[[dict[str, Any]], Any], what: str, timeout_s: float = 30) -> dict[str, Any]:
+    def until(self, check: Callable[[dict[str, Any]], Any], what: str, timeout_s: float = 60) -> dict[str, Any]:
         """Wait until the status passes; that status is returned."""
         last: dict[str, Any] = {}
 
@@ -73,10 +74,10 @@ class Pod:
             raise AssertionError(f"{error}\n{last}\n{self.events()}\n{self.cloud.log_tail()}") from None
         return last
 
-    def phase(self, wanted: str, timeout_s: float = 30) -> dict[str, Any]:
+    def phase(self, wanted: str, timeout_s: float = 60) -> dict[str, Any]:
         return self.until(lambda status: status["phase"] == wanted, f"phase {wanted}", timeout_s)
 
-    def ready(self, timeout_s: float = 30) -> Pod:
+    def ready(self, timeout_s: float = 60) -> Pod:
         def check(status: dict[str, Any]) -> bool:
             return any(c["type"] == "Ready" and c["status"] == "True" for c in status["conditions"])
 
@@ -88,7 +89,7 @@ class Pod:
         assert answer.status == 200, answer
         return answer.body.decode()
 
-    def says(self, text: str, container: str = "main", timeout_s: float = 30, query: str = "") -> None:
+    def says(self, text: str, container: str = "main", timeout_s: float = 60, query: str = "") -> None:
         def look() -> bool:
             answer = self.api("GET", f"/logs?container={container}{query}")
             # Until it has started there is no log.
@@ -100,19 +101,34 @@ class Pod:
         answer = self.api("GET", "/events")
         return list(answer.json()["items"]) if answer.status == 200 else []
 
-    def event(self, reason: str, timeout_s: float = 15) -> dict[str, Any]:
+    def event(self, reason: str, timeout_s: float = 60) -> dict[str, Any]:
         """Wait for an event."""
         found: list[dict[str, Any]] = eventually(
             lambda: [e for e in self.events() if e["reason"] == reason], f"event {reason}", timeout_s
         )
         return found[-1]
 
+    def watched(self, revision: str, check: Callable[[list[dict[str, Any]]], Any]) -> list[dict[str, Any]]:
+        """What the watch has told of it since a revision; waits until that passes."""
+
+        def look() -> list[dict[str, Any]]:
+            answer = self.cloud.api("GET", f"{BASE}?watch=true&resourceVersion={revision}&timeoutSeconds=1")
+            told = [line for line in map(json.loads, answer.body.splitlines()) if line["object"].get("id") == self.id]
+            return told if check(told) else []
+
+        return eventually(look, "the watch tells it")
+
+    def last(self, revision: str) -> dict[str, Any]:
+        """Its status as the watch gives it with DELETED. `revision`: from before it was deleted."""
+        told = self.watched(revision, lambda told: told and told[-1]["type"] == "DELETED")
+        return dict(told[-1]["object"]["status"])
+
     def delete(self, grace_s: int | None = None) -> None:
         query = "" if grace_s is None else f"?gracePeriodSeconds={grace_s}"
         answer = self.api("DELETE", query)
         assert answer.status == 202, answer
 
-    def gone(self, timeout_s: float = 30) -> None:
+    def gone(self, timeout_s: float = 60) -> None:
         eventually(lambda: self.api("GET").status == 404, f"{self.id} is gone", timeout_s)
 
     def inside(self, script: str, container: str = "main") -> str:

@@ -30,8 +30,10 @@ T = TypeVar("T")
 Done = subprocess.CompletedProcess[str]
 
 
-def eventually(look: Callable[[], T], what: str, timeout_s: float = 30.0) -> T:
-    """Poll until `look` returns something true; that is returned. Fails with the last value."""
+def eventually(look: Callable[[], T], what: str, timeout_s: float = 60.0) -> T:
+    """Poll until `look` returns something true; that is returned. Fails with the last value.
+
+    The time is generous: a machine may be busy, and only who fails needs all of it."""
     deadline = time.monotonic() + timeout_s
     while True:
         found = look()
@@ -42,9 +44,14 @@ def eventually(look: Callable[[], T], what: str, timeout_s: float = 30.0) -> T:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that stays free until somebody asks for it: none of those that the kernel gives to whoever connects, and
+    each worker of the test run has its own."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    while True:
+        port = 10_000 + 2_000 * (worker % 10) + secrets.randbelow(2_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def one_line(done: Done) -> str:
@@ -108,7 +115,7 @@ class Cloud:
         self,
         *argv: str,
         check: bool = True,
-        timeout: float = 60,
+        timeout: float = 120,
         input: str | None = None,  # noqa: A002 - subprocess' own word
         env: Mapping[str, str] | None = None,
     ) -> Done:
@@ -170,7 +177,10 @@ class Cloud:
 
     def restart(self) -> None:
         """kill -9 of the server and agent, and `askos up` again; containerd and containers go on."""
-        os.kill(self.pid(), signal.SIGKILL)
+        pid = self.pid()
+        os.kill(pid, signal.SIGKILL)
+        # Until it has ended it holds the lock, and `askos up` would say that it runs already.
+        eventually(lambda: not os.path.exists(f"/proc/{pid}"), "askos has ended")
         self.up()
 
     def pid(self) -> int:
@@ -191,7 +201,7 @@ class Cloud:
 
     def http(self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] = {}) -> Answer:
         """One plain request."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         with contextlib.closing(connection):
             connection.request(method, path, body, dict(headers))
             response = connection.getresponse()
@@ -286,7 +296,7 @@ class Cloud:
         assert answer.status == 200, answer
         return dict(answer.json())
 
-    def wait_for(self, ident: str, status: str, timeout_s: float = 30) -> dict[str, Any]:
+    def wait_for(self, ident: str, status: str, timeout_s: float = 60) -> dict[str, Any]:
         """Wait until a container has a status and nothing is under way."""
         seen: dict[str, Any] = {}
 
@@ -325,8 +335,8 @@ class Cloud:
         """Processes on the host with `mark` in their environment: when each was started, by pid."""
         found = {}
         for pid in _pids():
-            if mark in _read(pid, "environ"):
-                found[pid] = _read(pid, "stat").rpartition(")")[2].split()[19]
+            if mark in _read(pid, "environ") and (stat := _read(pid, "stat").rpartition(")")[2].split()):
+                found[pid] = stat[19]
         return found
 
     def clear(self) -> None:
@@ -338,7 +348,7 @@ class Cloud:
             path = f"/askos/v1/capsules/{capsule['id']}?gracePeriodSeconds=0&all_projects=true"
             answer = self.api("DELETE", path)
             assert answer.status in (202, 404), answer
-        eventually(lambda: not self.containers() and not self.capsules(), "all containers are gone", 60)
+        eventually(lambda: not self.containers() and not self.capsules(), "all containers are gone")
 
 
 # -- what a cloud may leave behind ---------------------------------------------------------------------------------
@@ -357,6 +367,21 @@ def _read(pid: int, file: str) -> str:
 
 def _output(*argv: str) -> str:
     return subprocess.run(argv, capture_output=True, text=True, timeout=30, check=True).stdout
+
+
+def nothing_remains(cloud: Cloud) -> None:
+    """Nothing of a cloud is left on this machine. The kernel takes some of it away a moment after it was told to, and
+    whose process has ended need not have looked yet."""
+    left: list[str] = []
+
+    def look() -> bool:
+        left[:] = remains(cloud.data, cloud.instance)
+        return not left
+
+    try:
+        eventually(look, "nothing is left", 20)
+    except AssertionError as error:
+        raise AssertionError(f"{error}: {left}") from None
 
 
 def remains(data: Path, instance: str) -> list[str]:

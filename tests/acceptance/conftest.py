@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from tests.acceptance.client_fixtures import CLIENTS, not_run
-from tests.acceptance.cloud_fixtures import Cloud, eventually, remains
+from tests.acceptance.cloud_fixtures import Cloud, nothing_remains, remains
 
 
 @pytest.fixture(scope="session")
@@ -22,7 +22,7 @@ def shared_cloud() -> Iterator[Cloud]:
         yield cloud
         assert remains(cloud.data, cloud.instance), "the look for remains cannot even see a running cloud"
         cloud.down()
-        eventually(lambda: not remains(cloud.data, cloud.instance), "askos down leaves nothing", 10)
+        nothing_remains(cloud)
     except AssertionError as error:
         left = remains(cloud.data, cloud.instance) if cloud.instance else []
         raise AssertionError(f"{error}\nleft: {left}\n{cloud.log_tail()}") from None
@@ -47,12 +47,11 @@ def new_cloud() -> Iterator[Callable[[], Cloud]]:
         return made[-1]
 
     yield make
-    left: list[str] = []
     for each in made:
         each.close()
+    for each in made:
         if each.instance:
-            left += remains(each.data, each.instance)
-    assert not left
+            nothing_remains(each)
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -16,6 +15,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from tests.acceptance.cloud_fixtures import free_port
 
 VERSION = "container 1.40"
 ANSWER_S = 40.0
@@ -30,12 +31,6 @@ def eventually(look: Callable[[], list[str]], timeout_s: float, pause_s: float =
         if not wrong or time.monotonic() > deadline:
             return wrong
         time.sleep(pause_s)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Cloud:

@@ -58,7 +58,7 @@ class Terminal:
         if tell:
             self.process.send_signal(signal.SIGWINCH)
 
-    def expect(self, text: str, timeout_s: float = 20) -> str:
+    def expect(self, text: str, timeout_s: float = 60) -> str:
         """Wait until `text` is on the screen; returns what came before, and forgets both."""
         deadline = time.monotonic() + timeout_s
         while text not in self.seen:
@@ -68,7 +68,7 @@ class Terminal:
         before, _, self.seen = self.seen.partition(text)
         return before
 
-    def end(self, timeout_s: float = 20) -> int:
+    def end(self, timeout_s: float = 60) -> int:
         """Wait for the command's end: its exit code. The terminal must be as it was."""
         deadline = time.monotonic() + timeout_s
         while self.process.poll() is None:
