@@ -46,26 +46,43 @@ class Runtime:
             self.prepared = {item.id for item in found if item not in self.sandboxes}
             for sandbox_id in list(self.prepared):
                 asked = cri.PodSandboxStatusRequest(pod_sandbox_id=sandbox_id, verbose=True)
-                info = json.loads(stub.PodSandboxStatus(asked, timeout=20).info["info"])
-                spaces = info["runtimeSpec"]["linux"]["namespaces"]
+                answer = _unless_gone(stub.PodSandboxStatus, asked)
+                if answer is None:
+                    continue
+                spaces = json.loads(answer.info["info"])["runtimeSpec"]["linux"]["namespaces"]
                 self.prepared |= {Path(space["path"]).name for space in spaces if space.get("path")}
             self.containers = list(stub.ListContainers(cri.ListContainersRequest(), timeout=20).containers)
             self.running: dict[str, list[Running]] = {}
             for container in self.containers:
                 if container.state == cri.CONTAINER_RUNNING:
                     request = cri.ContainerStatusRequest(container_id=container.id, verbose=True)
-                    answer = stub.ContainerStatus(request, timeout=20)
+                    answer = _unless_gone(stub.ContainerStatus, request)
+                    if answer is None:
+                        continue
                     pid = int(json.loads(answer.info["info"])["pid"])
                     found = Running(container.id, answer.status.started_at, pid)
                     self.running.setdefault(container.labels[_CAPSULE], []).append(found)
+
+
+def _unless_gone(ask: Any, request: Any) -> Any:
+    """containerd's answer; None when what was listed a moment ago is not there any more."""
+    try:
+        return ask(request, timeout=20)
+    except grpc.RpcError as error:
+        if error.code() == grpc.StatusCode.NOT_FOUND:
+            return None
+        raise
 
 
 def _owner(cloud: Cloud, item: Any) -> str | None:
     """The capsule of a sandbox, from its label, or from the record of who has taken it."""
     if _PREPARED not in item.labels:
         return str(item.labels[_CAPSULE])
-    record = cloud.data / "adopted" / f"{item.id}.json"
-    return str(json.loads(record.read_bytes())["capsule_uuid"]) if record.exists() else None
+    try:
+        record = (cloud.data / "adopted" / f"{item.id}.json").read_bytes()
+    except FileNotFoundError:
+        return None
+    return str(json.loads(record)["capsule_uuid"])
 
 
 def doubled(cloud: Cloud, api: Api, slots: list[Slot]) -> list[str]:

@@ -23,9 +23,9 @@ VICTIMS = ("askos", "containerd", "both")
 SLOTS = 20
 LEFT_ALONE = 5
 """Running containers that nobody asks anything of in a round: they must not notice it."""
-SETTLE_S = 60.0
+SETTLE_S = 120.0
 """Generous: a stop may wait 10 s for its process, and the machine may be busy."""
-TIDY_S = 30.0
+TIDY_S = 60.0
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containers need root")
 
@@ -40,7 +40,7 @@ def cloud() -> Iterator[Cloud]:
         made.remove()
 
 
-@pytest.mark.timeout(120 + 60 * ROUNDS)
+@pytest.mark.timeout(300 + 150 * ROUNDS)
 def test_killed_at_random(cloud: Cloud) -> None:
     chance = random.Random(SEED)
     slots = [Slot(n) for n in range(SLOTS)]
@@ -133,11 +133,11 @@ def the_end(cloud: Cloud, slots: list[Slot], chance: random.Random) -> None:
     wrong = eventually(lambda: checks.leftovers(cloud), TIDY_S, 0.5)
     assert not wrong, "left over after everything was deleted:\n" + "\n".join(wrong)
     cloud.down()
-    wrong = eventually(lambda: checks.on_machine(cloud), 2.0)  # init may reap a moment later
+    wrong = eventually(lambda: checks.on_machine(cloud), TIDY_S)  # init may reap a moment later
     assert not wrong, "left over after askos down:\n" + "\n".join(wrong)
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 def test_down_after_a_crash(cloud: Cloud) -> None:
     """Nobody lives who could take anything down in order, and still nothing stays; the data does."""
     slots = [Slot(n) for n in range(6)]
@@ -147,7 +147,7 @@ def test_down_after_a_crash(cloud: Cloud) -> None:
     cloud.kill("both")
     users.stop()
     cloud.down()
-    wrong = eventually(lambda: checks.on_machine(cloud), 2.0)  # init may reap a moment later
+    wrong = eventually(lambda: checks.on_machine(cloud), TIDY_S)  # init may reap a moment later
     assert not wrong, "left over after askos down:\n" + "\n".join(wrong)
     cloud.up()
     wrong = eventually(lambda: [str(c) for c in cloud.client.list().values() if c["task_state"]], SETTLE_S)
