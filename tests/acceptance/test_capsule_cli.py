@@ -114,8 +114,10 @@ def test_from_a_manifest_to_its_end(cloud: Cloud, manifest: Path) -> None:
     assert cloud.askos("capsule", "logs", job).stdout == "done\n"
     assert cloud.askos("capsule", "logs", "-c", "prep", "web").stdout == "prepared\n"
     assert "choose one of: [httpd side]" in cloud.refused("capsule", "logs", "web")
-    every = cloud.askos("capsule", "logs", "--all-containers", "web").stdout.splitlines()
-    assert every[:2] == ["[prep] prepared", "[side] I am ann"]
+    every = ("capsule", "logs", "--all-containers", "web")
+    # It runs, which does not say that it has said so.
+    eventually(lambda: "I am ann" in cloud.askos(*every).stdout, "the other one has begun")
+    assert cloud.askos(*every).stdout.splitlines()[:2] == ["[prep] prepared", "[side] I am ann"]
     top = cloud.askos("capsule", "top").stdout.splitlines()
     assert [line.split()[:2] for line in top[1:]] == [["web", "httpd"], ["web", "side"]]
     assert all(re.search(r" \d+m +\d+\.\dMi +[1-9]", line) for line in top[1:])
@@ -127,15 +129,21 @@ def test_from_a_manifest_to_its_end(cloud: Cloud, manifest: Path) -> None:
 
 def test_a_log_is_followed_to_the_end_and_the_one_before_is_kept(cloud: Cloud) -> None:
     script = (
-        "[ -e /v/again ] && { echo second; exec sleep 1000; }; touch /v/again; echo first; sleep 1; echo last; exit 3"
+        "[ -e /v/again ] && { echo second; exec sleep 1000; }; touch /v/again; echo first; "
+        "until [ -e /v/go ]; do sleep 0.1; done; echo last; exit 3"
     )
     mounts = [{"name": "v", "mountPath": "/v"}]
     body = pod(container("main", script, volumeMounts=mounts), volumes=[{"name": "v", "emptyDir": {}}])
     name = body["metadata"]["name"]
     create(cloud, body, "--no-wait")
     eventually(lambda: cloud.askos("capsule", "logs", name, check=False).returncode == 0, "there is a log")
-    assert cloud.askos("capsule", "logs", "-f", name).stdout.splitlines()[:2] == ["first", "last"]
-    eventually(lambda: cloud.askos("capsule", "logs", name).stdout == "second\n", "it is started again", 30)
+    with started(cloud, "logs", "-f", name) as follower:
+        assert follower.stdout is not None
+        assert follower.stdout.readline() == b"first\n"
+        cloud.askos("capsule", "exec", name, "touch", "/v/go")
+        assert follower.communicate(timeout=60)[0].splitlines()[:1] == [b"last"]
+        assert follower.returncode == 0
+    eventually(lambda: cloud.askos("capsule", "logs", name).stdout == "second\n", "it is started again")
     assert cloud.askos("capsule", "logs", "--previous", name).stdout == "first\nlast\n"
     assert cloud.askos("capsule", "logs", "-p", "--tail", "1", name).stdout == "last\n"
     row = cloud.askos("capsule", "ls").stdout.splitlines()[1]
@@ -151,7 +159,13 @@ def test_the_states_of_what_goes_wrong(cloud: Cloud) -> None:
     assert stuck.returncode == 1
     assert "is not ready: main: CreateContainerConfigError: " in stuck.stderr and "none" in stuck.stderr
     slow = pod(container("main", "sleep 1000", readinessProbe={"exec": {"command": ["false"]}, "periodSeconds": 1}))
-    late = create(cloud, slow, "--timeout", "3", check=False)
+    # However long it takes to start: the short wait is for one that is there.
+    create(cloud, slow, "--no-wait")
+    events = ("capsule", "events", slow["metadata"]["name"])
+    eventually(lambda: "Readiness probe failed" in cloud.askos(*events).stdout, "its probe has failed")
+    manifest = json.dumps({"kind": "Pod", **slow})
+    late = cloud.askos("capsule", "apply", "-f", "-", "--timeout", "3", input=manifest, check=False)
+    assert late.returncode == 1
     assert "is not ready after 3s; it waits for main: Readiness probe failed" in late.stderr
     words = {row.split()[2] for row in cloud.askos("capsule", "ls").stdout.splitlines()[1:]}
     assert words == {"Error", "CreateContainerConfigError", "Running"}
@@ -301,7 +315,7 @@ def test_a_megabyte_both_ways_and_half_close(cloud: Cloud) -> None:
             heard = b""
             with (
                 contextlib.suppress(ConnectionError),
-                socket.create_connection(("127.0.0.1", port), timeout=30) as line,
+                socket.create_connection(("127.0.0.1", port), timeout=60) as line,
             ):
                 line.sendall(MEGABYTE)
                 line.shutdown(socket.SHUT_WR)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import time
 from typing import Any
 
 from tests.acceptance.capsule_fixtures import BASE, Pod, container, pod
@@ -155,7 +154,7 @@ def test_sub_paths_stay_inside_their_volume(cloud: Cloud) -> None:
         volumes=[{"name": "v", "emptyDir": {}}],
     )
     trapped = Pod.create(cloud, evil)
-    trapped.event("Failed", 20)
+    trapped.event("Failed")
     assert trapped.status["phase"] == "Pending"
 
 
@@ -165,7 +164,7 @@ def test_too_much_disk_means_eviction(cloud: Cloud) -> None:
         container("main", writes, volumeMounts=[{"name": "v", "mountPath": "/v"}]),
         volumes=[{"name": "v", "emptyDir": {"sizeLimit": "2Mi"}}],
     )
-    status = Pod.create(cloud, body).phase("Failed", 40)
+    status = Pod.create(cloud, body).phase("Failed")
     assert status["reason"] == "Evicted"
     assert "2Mi" in status["message"]
 
@@ -286,10 +285,12 @@ def test_resources_reach_the_kernel_and_change_in_place(cloud: Cloud) -> None:
     answer = made.api("PATCH", "", change, headers={"Content-Type": "application/strategic-merge-patch+json"})
     assert answer.status == 200, answer
     eventually(lambda: str(96 << 20) in made.inside(read), "the new limit holds")
-    assert "25000" in made.inside(quota)
+    eventually(lambda: "25000" in made.inside(quota), "and the other one")
+    # What the kernel knows is reported afterwards.
+    limits = {"cpu": "250m", "memory": "96Mi"}
+    made.until(lambda s: s["containerStatuses"][0]["resources"]["limits"] == limits, "they are reported")
     after = made.of()
     assert (after["containerID"], after["restartCount"]) == (before["containerID"], 0)
-    assert after["resources"]["limits"] == {"cpu": "250m", "memory": "96Mi"}
 
 
 def test_processes_are_limited(cloud: Cloud) -> None:
@@ -311,11 +312,8 @@ def test_a_new_image_replaces_the_container(cloud: Cloud) -> None:
 
 def test_bad_images_say_what_is_wrong(cloud: Cloud) -> None:
     def make(**fields: Any) -> Pod:
-        return Pod.create(cloud, pod({**container(), **fields}))
-
-    invalid = make(image="Not/A:Valid:Name")
-    never = make(image="127.0.0.1:1/nothing:1", imagePullPolicy="Never")
-    nowhere = make(image="127.0.0.1:1/nothing:1")
+        # Nobody runs who could make use of this: a delete that waited for it would not end here.
+        return Pod.create(cloud, pod({**container(), **fields}, terminationGracePeriodSeconds=600))
 
     def reason(pod_: Pod, wanted: set[str]) -> None:
         def check(status: dict[str, Any]) -> bool:
@@ -323,14 +321,16 @@ def test_bad_images_say_what_is_wrong(cloud: Cloud) -> None:
 
         pod_.until(check, f"it waits with {wanted}")
 
+    nowhere = make(image="127.0.0.1:1/nothing:1")
+    # Looked at first: it is called by this name until it is tried again.
+    reason(nowhere, {"ErrImagePull"})
+    invalid = make(image="Not/A:Valid:Name")
+    never = make(image="127.0.0.1:1/nothing:1", imagePullPolicy="Never")
     reason(invalid, {"InvalidImageName"})
     reason(never, {"ErrImageNeverPull"})
-    reason(nowhere, {"ErrImagePull"})
     reason(nowhere, {"ImagePullBackOff"})
     for each in (invalid, never, nowhere):
         assert each.status["phase"] == "Pending"
         each.delete()
-    begun = time.monotonic()
     for each in (invalid, never, nowhere):
         each.gone()
-    assert time.monotonic() - begun < 20

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.skipif(shutil.which("runsc") is None, reason="needs gVi
 
 
 def test_a_capsule_in_gvisor(cloud: Cloud) -> None:
-    probe = {"httpGet": {"port": 8080, "path": "/index.html"}, "periodSeconds": 1}
+    probe = {"httpGet": {"port": 8080, "path": "/index.html"}, "periodSeconds": 1, "timeoutSeconds": 30}
     body = pod(
         container(
             "web",
@@ -29,12 +29,12 @@ def test_a_capsule_in_gvisor(cloud: Cloud) -> None:
     )  # fmt: skip
     body["content"] = {"configMaps": {"pages": {"data": {"index.html": "hello"}}}}
     made = Pod.create(cloud, body)
-    made.ready(60)
+    made.ready()
     made.says("Linux version 4.4.0", "web")
     address = made.status["podIP"]
     made.says(address, "once")
     # It ended by itself, with its own exit code, and was started again beside the other one.
-    made.until(lambda s: any(c["restartCount"] == 1 for c in s["containerStatuses"]), "it was started again", 30)
+    made.until(lambda s: any(c["restartCount"] == 1 for c in s["containerStatuses"]), "it was started again")
     restarted = made.of("once")
     assert restarted["restartCount"] == 1
     assert restarted["lastState"]["terminated"]["exitCode"] == 3

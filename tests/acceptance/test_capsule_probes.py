@@ -7,7 +7,8 @@ from typing import Any
 from tests.acceptance.capsule_fixtures import Pod, container, pod
 from tests.acceptance.cloud_fixtures import Cloud, eventually
 
-FAST = {"periodSeconds": 1, "failureThreshold": 1}
+FAST = {"periodSeconds": 1, "failureThreshold": 1, "timeoutSeconds": 30}
+"""Tells a change at once. On a busy machine a single run may take longer than a second."""
 WEB = "mkdir /www; echo ok > /www/ok; exec httpd -f -p 8080 -h /www"
 
 
@@ -45,12 +46,14 @@ def test_liveness_restarts(cloud: Cloud) -> None:
 
 
 def test_startup_holds_the_others_back(cloud: Cloud) -> None:
-    script = "sleep 2; touch /tmp/up; exec sleep 1000"
-    startup = {"exec": {"command": ["cat", "/tmp/up"]}, "periodSeconds": 1, "failureThreshold": 20}
+    script = "until [ -e /tmp/go ]; do sleep 0.1; done; touch /tmp/up; exec sleep 1000"
+    startup = {"exec": {"command": ["cat", "/tmp/up"]}, **FAST, "failureThreshold": 1000}
     liveness = {"exec": {"command": ["cat", "/tmp/up"]}, **FAST}
     made = Pod.create(cloud, pod(container("main", script, startupProbe=startup, livenessProbe=liveness)))
     made.until(lambda s: "running" in s["containerStatuses"][0]["state"], "it runs")
+    assert "Startup probe failed" in made.event("Unhealthy")["message"]
     assert made.of()["started"] is False
+    made.inside("touch /tmp/go")
     made.ready()
     status = made.of()
     assert (status["started"], status["restartCount"]) == (True, 0)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 from tests.acceptance.capsule_fixtures import Pod, container, pod
-from tests.acceptance.cloud_fixtures import Cloud, eventually, remains
+from tests.acceptance.cloud_fixtures import Cloud, eventually, nothing_remains
 from tests.acceptance.restart_fixtures import kill, reboot
 
 NewCloud = Callable[[], Cloud]
@@ -46,7 +47,7 @@ def rich(claim: str) -> dict[str, Any]:
     def marking(name: str, then: str, **more: Any) -> dict[str, Any]:
         return container(name, mark + then, volumeMounts=mounts, env=[{"name": "NAME", "value": name}], **more)
 
-    check = {"exec": {"command": ["test", "-e", "/ram/main"]}, "periodSeconds": 1}
+    check = {"exec": {"command": ["test", "-e", "/ram/main"]}, "periodSeconds": 1, "timeoutSeconds": 30}
     hook = {"postStart": {"exec": {"command": ["sh", "-c", "echo hook >> /disk/hook"]}}}
     body = pod(
         marking("main", LIVES, readinessProbe=check, lifecycle=hook),
@@ -69,7 +70,7 @@ def started(made: Pod, folder: str, name: str) -> int:
     return len(made.inside(f"cat {folder}/{name}").splitlines())
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("end", ["down", "reboot"])
 def test_a_host_that_comes_back_runs_its_capsules_anew(new_cloud: Callable[[], Cloud], end: str) -> None:
     cloud = new_cloud()
@@ -87,7 +88,7 @@ def test_a_host_that_comes_back_runs_its_capsules_anew(new_cloud: Callable[[], C
     failed.phase("Failed")
     for each in (never, again, limited):
         each.ready()
-    crashing.until(lambda s: is_waiting(s) == "CrashLoopBackOff", "it backs off", 40)
+    crashing.until(lambda s: is_waiting(s) == "CrashLoopBackOff", "it backs off")
     pods = {"full": full, "done": done, "failed": failed, "never": never, "again": again, "crashing": crashing}
     before = {name: each.status for name, each in pods.items()}
     began = limited.status["startTime"]
@@ -98,14 +99,14 @@ def test_a_host_that_comes_back_runs_its_capsules_anew(new_cloud: Callable[[], C
             cloud.down()
         else:
             reboot(cloud)
-        assert not remains(cloud.data, cloud.instance)
+        nothing_remains(cloud)
         assert (cloud.data / "capsules" / full.id).is_dir()
         cloud.up(*DEBUG)
 
         def anew(status: dict[str, Any], number: int = number) -> bool:
             return is_ready(status) and set(counts(status).values()) == {number}
 
-        after = full.until(anew, "everything runs anew", 40)
+        after = full.until(anew, "everything runs anew")
         assert every(after)["init"]["state"]["terminated"]["exitCode"] == 0
         for name in ("main", "other", "side"):
             assert "terminated" in every(after)[name]["lastState"], after
@@ -130,8 +131,8 @@ def test_a_host_that_comes_back_runs_its_capsules_anew(new_cloud: Callable[[], C
         again.until(lambda s, n=number: is_ready(s) and counts(s) == {"main": n}, "it runs again")  # type: ignore[misc]
         assert counts(crashing.status)["main"] >= counts(before["crashing"])["main"]
         assert limited.status["startTime"] == began
-    crashing.until(lambda s: counts(s)["main"] > counts(before["crashing"])["main"], "it is tried again", 60)
-    status = limited.until(lambda s: s.get("reason") == "DeadlineExceeded" and s["phase"] == "Failed", "over", 60)
+    crashing.until(lambda s: counts(s)["main"] > counts(before["crashing"])["main"], "it is tried again")
+    status = limited.until(lambda s: s.get("reason") == "DeadlineExceeded" and s["phase"] == "Failed", "over")
     assert status["startTime"] == began
     for each in (*pods.values(), limited):
         each.delete(1)
@@ -142,7 +143,7 @@ def test_a_host_that_comes_back_runs_its_capsules_anew(new_cloud: Callable[[], C
     assert volume["status"] == "available"
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 def test_a_delete_waits_for_the_host_to_come_back(new_cloud: Callable[[], Cloud]) -> None:
     """Asked for in the last moment, it is done by the next start, from all that is left on disk."""
     cloud = new_cloud()
@@ -160,7 +161,7 @@ def test_a_delete_waits_for_the_host_to_come_back(new_cloud: Callable[[], Cloud]
         assert list((cloud.data / "capsules").iterdir()) == []
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("victim", ["askos", "containerd", "both"])
 def test_capsules_do_not_notice_that_others_are_killed(new_cloud: Callable[[], Cloud], victim: str) -> None:
     cloud = new_cloud()
@@ -180,7 +181,8 @@ def test_capsules_do_not_notice_that_others_are_killed(new_cloud: Callable[[], C
     def paused(status: dict[str, Any]) -> bool:
         return counts(status)["main"] >= 2 and is_waiting(status) == "CrashLoopBackOff"
 
-    pause = crashing.until(paused, "it backs off for the second time", 60)
+    pause = crashing.until(paused, "it backs off for the second time")
+    paused_at = datetime.fromisoformat(every(pause)["main"]["lastState"]["terminated"]["finishedAt"])
     # Times are whole seconds: what changes from here on can be told.
     time.sleep(1.1)
     pods = {"full": full, "waits": waits, "done": done}
@@ -194,13 +196,19 @@ def test_capsules_do_not_notice_that_others_are_killed(new_cloud: Callable[[], C
         kept.delete(0)
         for name, each in pods.items():
             assert each.status == before[name], name
-        now = crashing.status
-        assert counts(now) == counts(pause) and is_waiting(now) == "CrashLoopBackOff"
-        assert every(now)["main"]["state"] == every(pause)["main"]["state"], "its pause began anew"
-        assert every(now)["main"]["lastState"] == every(pause)["main"]["lastState"]
+        main, had = every(crashing.status)["main"], every(pause)["main"]
+        if main["restartCount"] == had["restartCount"]:
+            assert main["state"] == had["state"], "its pause began anew"
+            assert main["lastState"] == had["lastState"]
+        else:
+            # On a busy machine all this takes longer than the pause, which is 20 s by now.
+            state = main["state"]
+            life = state.get("running") or state.get("terminated") or main["lastState"]["terminated"]
+            begun = datetime.fromisoformat(life["startedAt"])
+            assert begun - paused_at >= timedelta(seconds=20), "its pause was not kept"
         assert started(full, "/disk", "hook") == 1 and started(full, "/ram", "main") == 1
         assert counts(hooked.status) == {"main": 0}
-    limited.until(lambda s: s.get("reason") == "DeadlineExceeded" and s["phase"] == "Failed", "it is over", 60)
+    limited.until(lambda s: s.get("reason") == "DeadlineExceeded" and s["phase"] == "Failed", "it is over")
     for each in (full, waits, hooked, done, limited, crashing):
         each.delete(1)
     for each in (full, waits, hooked, done, limited, crashing):
