@@ -23,6 +23,12 @@ def ready(cloud: Cloud, uuid: str) -> None:
     eventually(lambda: "ready" in cloud.logs(uuid), "the container is ready")
 
 
+def processes(cloud: Cloud, mark: str) -> dict[int, str]:
+    """Those of a container that runs: for a moment after its start it is still the runtime's own program, without its
+    variables."""
+    return eventually(lambda: cloud.processes(mark), "its program runs")
+
+
 def post(cloud: Cloud, uuid: str, action: str) -> None:
     answer = cloud.api("POST", f"/v1/containers/{uuid}/{action}")
     assert answer.status == 202, answer
@@ -67,7 +73,7 @@ def test_on_failure_gives_up(cloud: Cloud) -> None:
 def test_unless_stopped_survives_a_murder(cloud: Cloud) -> None:
     mark = secrets.token_hex(8)
     uuid = cloud.running(("sleep", "100000"), environment={"MARK": mark}, restart_policy={"Name": "unless-stopped"})
-    before = cloud.processes(mark)
+    before = processes(cloud, mark)
     (pid,) = before
     os.kill(pid, signal.SIGKILL)
     eventually(lambda: cloud.processes(mark).keys() - before, "another process runs")
@@ -110,7 +116,7 @@ def test_stop_insists_when_the_time_is_over(cloud: Cloud) -> None:
 def test_reboot_is_another_process_with_the_same_files(cloud: Cloud) -> None:
     mark = secrets.token_hex(8)
     uuid = cloud.running(("sleep", "100000"), environment={"MARK": mark})
-    before, first = cloud.processes(mark), cloud.show(uuid)
+    before, first = processes(cloud, mark), cloud.show(uuid)
     assert cloud.inside(uuid, "echo here > /file")[0] == 0
     answer = cloud.api("POST", f"/v1/containers/{uuid}/reboot?timeout=0")
     assert answer.status == 202
@@ -207,7 +213,7 @@ def test_a_restart_of_askos_adopts(new_cloud: Callable[[], Cloud]) -> None:
         cloud.wait_for(uuid, "Running")
     ended = cloud.create(("sh", "-c", "echo run; exit 3"))
     cloud.wait_for(ended, "Stopped")
-    before, addresses = [cloud.processes(m) for m in marks], [cloud.show(u)["addresses"] for u in uuids]
+    before, addresses = [processes(cloud, m) for m in marks], [cloud.show(u)["addresses"] for u in uuids]
     assert all(len(found) == 1 for found in before)
     pid = cloud.pid()
     for number in (signal.SIGTERM, signal.SIGINT):

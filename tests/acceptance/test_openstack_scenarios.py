@@ -16,8 +16,8 @@ from tests.acceptance.client_fixtures import runs
 from tests.acceptance.cloud_fixtures import LIVES, Cloud, Done, eventually
 
 TALKS = """\
-echo out; echo err >&2
 trap 'echo usr' USR1; trap 'echo bye; exit 5' TERM
+echo out; echo err >&2
 while :; do sleep 1 & wait $!; done"""
 SERVES = "mkdir /www; echo served > /www/index.html; httpd -p 8080 -h /www; exec httpd -f -p 8081 -h /www"
 SECURITY_GROUPS = "1.14"
@@ -60,7 +60,7 @@ def test_the_life_of_a_container(cloud: Cloud, name: str, tmp_path: Path) -> Non
     flags = (
         "--name", name, "--cpu", "0.5", "--memory", "64", "--disk", "1", "--hostname", "lively", "--workdir", "/tmp",
         "--environment", "A=b", "--environment", "C=d e=f", "--label", "tier=web", "--restart", "unless-stopped",
-        "--healthcheck", "cmd=test ! -e /sick,interval=1s,retries=1,timeout=5s", "--availability-zone", "nova",
+        "--healthcheck", "cmd=test ! -e /sick,interval=1s,retries=1,timeout=30s", "--availability-zone", "nova",
     )  # fmt: skip
     made = told(cloud, "create", *flags, "busybox", "sh", "-c", TALKS)
     uuid = made["uuid"]
@@ -71,7 +71,7 @@ def test_the_life_of_a_container(cloud: Cloud, name: str, tmp_path: Path) -> Non
         "workdir": "/tmp", "environment": {"A": "b", "C": "d e=f"}, "labels": {"tier": "web"},
         "command": ["sh", "-c", TALKS], "status": "Created", "host": told(cloud, "host list")[0]["hostname"],
         "restart_policy": {"Name": "unless-stopped", "MaximumRetryCount": "0"},
-        "healthcheck": {"test": "test ! -e /sick", "interval": 1, "retries": 1, "timeout": 5},
+        "healthcheck": {"test": "test ! -e /sick", "interval": 1, "retries": 1, "timeout": 30},
     }  # fmt: skip
     assert {key: shown[key] for key in wanted} == wanted
     assert [row["uuid"] for row in told(cloud, "list", "--name", name, "--status", "Created")] == [uuid]
@@ -123,7 +123,7 @@ def test_the_life_of_a_container(cloud: Cloud, name: str, tmp_path: Path) -> Non
     assert "at least one property" in refused(cloud, "set", name)
 
     appcontainer(cloud, "exec", name, "touch", "/kept")
-    assert "accepted" in appcontainer(cloud, "restart", "--timeout", "5", name)
+    assert "accepted" in appcontainer(cloud, "restart", "--timeout", "60", name)
     eventually(lambda: appcontainer(cloud, "logs", "--stdout", name).split().count("out") == 2, "it has begun again")
     cloud.wait_for(uuid, "Running")
     assert "bye" in appcontainer(cloud, "logs", name), "it was asked before it was killed"
@@ -136,7 +136,7 @@ def test_the_life_of_a_container(cloud: Cloud, name: str, tmp_path: Path) -> Non
     assert cloud.inside(uuid, "ls /kept")[0] != 0
     assert told(cloud, "show", name)["image"] == "busybox:latest"
 
-    assert "accepted" in appcontainer(cloud, "stop", "--timeout", "5", name)
+    assert "accepted" in appcontainer(cloud, "stop", "--timeout", "60", name)
     assert cloud.wait_for(uuid, "Stopped")["status_detail"].startswith("Exited(5) ")
     asked = told(cloud, "action list", name)
     assert [a["action"] for a in asked] == [
@@ -182,8 +182,11 @@ def test_what_a_container_made_becomes_an_image(cloud: Cloud, name: str, tmp_pat
 
     (found,) = eventually(searched, "the image is found")
     assert (found["ID"], found["Tags"], found["Status"]) == (image[1], ["2"], "active")
-    eaten = told(cloud, "run", "--image-driver", "glance", "--auto-remove", image[1], "sh", "-c", "cat /cake; sleep 3")
+    eats = "cat /cake; until [ -e /go ]; do sleep 0.1; done"
+    eaten = told(cloud, "run", "--image-driver", "glance", "--auto-remove", image[1], "sh", "-c", eats)
     eventually(lambda: "key=1" in cloud.logs(eaten["uuid"]), "the container of the image has the file")
+    # Only now it may end, and with it its log goes.
+    assert cloud.inside(eaten["uuid"], "touch /go")[0] == 0
     eventually(lambda: cloud.api("GET", f"/v1/containers/{eaten['uuid']}").status == 404, "--auto-remove")
     assert "Running state" in appcontainer(cloud, "delete", name)
     assert "success" in appcontainer(cloud, "delete", "--force", "--wait", name)
@@ -224,7 +227,7 @@ def test_networks_with_packets(cloud: Cloud, name: str, network: str) -> None:
 
     # What is exposed is open, and nothing else.
     eventually(lambda: reaches(address, 8080), "the exposed port is open")
-    assert reaches("127.0.0.1", 8081, site)
+    eventually(lambda: reaches("127.0.0.1", 8081, site), "somebody listens on the other one")
     assert not reaches(address, 8081)
 
     # From outside, by a floating address.

@@ -33,7 +33,7 @@ def connect(url: str) -> Iterator[websocket.WebSocket]:
         skip_utf8_validation=True,
         origin=f"http://{parts.hostname}:{parts.port}",
         subprotocols=["binary", "base64"],
-        timeout=30,
+        timeout=60,
     )
     try:
         yield socket
@@ -52,14 +52,13 @@ def test_run_interactively_with_openstackclient(cloud: Cloud) -> None:
         terminal.expect(PROMPT)
         terminal.type("echo typed $((6*7))\n")
         terminal.expect("typed 42")
-        terminal.type("stty size\n")
-        terminal.expect("40 120")
+        _until_size(terminal, "40 120")
         terminal.resize(33, 99)
         _until_size(terminal, "33 99")
-        terminal.type("sleep 1000\n")
-        terminal.expect("sleep 1000")
-        time.sleep(0.3)
+        terminal.type("sh -c 'echo be''gun; exec sleep 1000'\n")
+        terminal.expect("begun")  # said by what Ctrl-C is for
         terminal.type("\x03")
+        terminal.expect(PROMPT)
         terminal.type("echo again\n")
         terminal.expect("again\r\n")
         terminal.type("echo gr\u00fc\u00dfe \u20ac\n")
@@ -70,7 +69,7 @@ def test_run_interactively_with_openstackclient(cloud: Cloud) -> None:
 
 
 def _until_size(terminal: Terminal, size: str) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while True:
         terminal.type("stty size\n")
         terminal.expect("stty size\r\n")
@@ -124,8 +123,10 @@ def test_the_end_from_either_side(cloud: Cloud) -> None:
     body = {"command": "sh -c 'echo $$ > /pid; exec cat'", "run": False, "interactive": True}
     with connect(cloud.api("POST", f"/v1/containers/{uuid}/execute", body).json()["proxy_url"]) as socket:
         socket.send_binary(b"hello\n")
-        assert b"hello" in socket.recv()
-        eventually(lambda: cloud.inside(uuid, "cat /pid")[0] == 0, "it has started")
+        heard = b""
+        while b"hello" not in heard:
+            heard += socket.recv()
+        eventually(lambda: cloud.inside(uuid, "cat /pid")[1].strip().isdigit(), "it has started")
         pid = cloud.inside(uuid, "cat /pid")[1].strip()
         assert cloud.inside(uuid, f"kill -0 {pid}")[0] == 0
     eventually(lambda: cloud.inside(uuid, f"kill -0 {pid}")[0] != 0, "the process ends with its client")
