@@ -30,20 +30,19 @@ def address_of(cloud: Cloud, uuid: str) -> str:
 
 def fetches(cloud: Cloud, uuid: str, host: str, port: int = 80) -> bool:
     """Whether a container can fetch a page over HTTP."""
-    # Not by its own -T, with which Debian's static wget crashes. Who is walled off needs all of the time, and who is not
-    # must not, on a busy machine either.
-    code, output = cloud.inside(uuid, f"timeout 10 wget -q -O - http://{host}:{port}/passwd")
-    assert (code == 0) == ("root" in output), output
-    return code == 0
+    # Not by its own -T, with which Debian's static wget crashes. An execute may take five seconds in all.
+    code, output = cloud.inside(uuid, f"timeout 2 wget -q -O - http://{host}:{port}/passwd")
+    assert code != 0 or "root" in output, output
+    return "root" in output
 
 
 def test_containers_of_a_project_reach_each_other(cloud: Cloud) -> None:
     web = cloud.running(SERVES, name="web")
     client = cloud.running(name="client")
     eventually(lambda: fetches(cloud, client, "web"), "by name")
-    assert fetches(cloud, client, "web.askos.internal")
-    assert fetches(cloud, client, address_of(cloud, web))
-    assert cloud.inside(client, f"ping -c 1 -W 10 {address_of(cloud, web)}")[0] == 0
+    eventually(lambda: fetches(cloud, client, "web.askos.internal"), "by its whole name")
+    eventually(lambda: fetches(cloud, client, address_of(cloud, web)), "by address")
+    assert cloud.inside(client, f"ping -c 1 -W 3 {address_of(cloud, web)}")[0] == 0
     assert cloud.api("DELETE", f"/v1/containers/{web}?force=true").status == 204
     eventually(lambda: cloud.api("GET", f"/v1/containers/{web}").status == 404, "web is gone")
     code, output = cloud.inside(client, "nslookup web")
