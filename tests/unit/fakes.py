@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -123,10 +124,14 @@ Answer = Callable[[dict[str, Any]], Any] | Exception | Any
 
 
 class FakeCallStream:
-    """`ports.calls.CallStream`: gives prepared frames, then the result or an error."""
+    """`ports.calls.CallStream`: gives prepared frames, then the result or an error. `reads`: the result comes when all
+    that is sent has come."""
 
-    def __init__(self, prepared: list[Frame], result: Any) -> None:
+    def __init__(self, prepared: list[Frame], result: Any, *, reads: bool = False) -> None:
         self._prepared = prepared
+        self._over = asyncio.Event()
+        if not reads:
+            self._over.set()
         self._outcome = result
         self.result: Any = None
         self.sent: list[Frame] = []
@@ -134,12 +139,15 @@ class FakeCallStream:
 
     async def send(self, frame: Frame) -> None:
         self.sent.append(frame)
+        if frame.eof:
+            self._over.set()
 
     async def frames(self) -> AsyncIterator[Frame]:
         for frame in self._prepared:
             yield frame
         if isinstance(self._outcome, Exception):
             raise self._outcome
+        await self._over.wait()
         self.result = self._outcome
 
     async def close(self) -> None:
@@ -170,7 +178,7 @@ class FakeHostCalls:
 
     async def open(self, host_uuid: str, method: str, arguments: dict[str, Any]) -> FakeCallStream:
         frames, result = self._answer(host_uuid, method, arguments, None)
-        stream = FakeCallStream(list(frames), result)
+        stream = FakeCallStream(list(frames), result, reads=method in {"image_import", "put_archive"})
         self.streams.append(stream)
         return stream
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from askos.model import errors
-from askos.ports.calls import Frame, HostCall
+from askos.ports.calls import Frame, HostCall, deliver
 
 from .cloud import HOST
 from .link_pair import SOON_S, Pair, pair, until
@@ -267,6 +267,95 @@ async def test_a_host_that_ends_the_call_while_the_caller_sends(pair: Pair) -> N
 async def _send_many(stream: Any) -> None:
     for _ in range(100):
         await stream.send(Frame(0, b"x" * PIECE))
+
+
+async def test_a_host_that_ends_the_call_is_heard_by_a_caller_who_sends_first(pair: Pair) -> None:
+    """More than all buffers between them hold."""
+
+    async def refuse(_call: HostCall) -> None:
+        raise errors.UnavailableError("no space left")
+
+    pair.handler = refuse
+    await pair.connect()
+    stream = await pair.server.open(HOST, "m", {})
+    await asyncio.wait_for(_send_many(stream), SOON_S)
+    with pytest.raises(errors.UnavailableError, match="no space left"):
+        await anext(stream.frames())
+    await stream.close()
+
+
+class Pieces:
+    """An endless body; `taken` is how much of it was sent."""
+
+    def __init__(self) -> None:
+        self.taken = 0
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while True:
+            self.taken += 1
+            yield b"x" * PIECE
+
+
+async def test_what_is_delivered_stops_when_the_call_is_over(pair: Pair) -> None:
+    async def three(call: HostCall) -> str:
+        heard = 0
+        async for _frame in call.frames():
+            heard += 1
+            if heard == 3:
+                break
+        return "three"
+
+    pair.handler = three
+    await pair.connect()
+    stream = await pair.server.open(HOST, "m", {})
+    await asyncio.wait_for(deliver(stream, stream.frames(), Pieces()), SOON_S)
+    assert stream.result == "three"
+    await stream.close()
+
+
+async def test_what_is_delivered_ends_with_the_agent(pair: Pair) -> None:
+    async def sleep(_call: HostCall) -> None:
+        await asyncio.sleep(600)
+
+    pair.handler = sleep
+    await pair.connect()
+    stream = await pair.server.open(HOST, "m", {})
+    pieces = Pieces()
+    delivering = asyncio.create_task(deliver(stream, stream.frames(), pieces))
+    taken = -1
+    while taken != pieces.taken or not taken:  # until nothing more goes in
+        taken = pieces.taken
+        await asyncio.sleep(0.2)
+    pair.agents[0].cancel()
+    with pytest.raises(errors.UnavailableError, match="went away"):
+        await asyncio.wait_for(delivering, SOON_S)
+    await stream.close()
+
+
+async def test_a_body_that_breaks_off_is_no_end_for_the_host(pair: Pair) -> None:
+    seen: list[Frame] = []
+    ended: list[bool] = []
+
+    async def listen(call: HostCall) -> None:
+        try:
+            async for frame in call.frames():
+                seen.append(frame)
+        finally:
+            ended.append(True)
+
+    async def broken() -> AsyncIterator[bytes]:
+        yield b"some"
+        await until(lambda: seen)
+        raise ConnectionResetError
+
+    pair.handler = listen
+    await pair.connect()
+    stream = await pair.server.open(HOST, "m", {})
+    with pytest.raises(ConnectionResetError):
+        await asyncio.wait_for(deliver(stream, stream.frames(), broken()), SOON_S)
+    await stream.close()
+    await until(lambda: ended)
+    assert seen == [Frame(0, b"some")]
 
 
 async def test_when_the_caller_half_closes_the_host_reads_the_end(pair: Pair) -> None:

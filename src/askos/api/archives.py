@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
@@ -17,7 +18,7 @@ from askos.api.errors import ApiError, invalid_field, invalid_query
 from askos.api.microversion import Version
 from askos.api.schemas import Schema
 from askos.model.errors import AskosError
-from askos.ports.calls import Frame
+from askos.ports.calls import deliver
 
 BASE64_SINCE = Version(1, 25)
 _CHUNK = 256 * 1024
@@ -70,11 +71,7 @@ class Archives:
         state.check("put_archive", capsule)
         stream = await self._containers.open(capsule, "put_archive", {"path": path})
         try:
-            for start in range(0, len(data), _CHUNK):
-                await stream.send(Frame(0, data[start : start + _CHUNK]))
-            await stream.send(Frame(0, b"", eof=True))
-            async for _frame in stream.frames():
-                pass
+            await deliver(stream, stream.frames(), _pieces(data))
         finally:
             await stream.close()
         return raw_json(b"null")
@@ -124,14 +121,15 @@ class Archives:
         state.check("put_archive", capsule)
         stream = await self._containers.open(capsule, "put_archive", {"path": path})
         try:
-            async for chunk in request.raw.content.iter_chunked(_CHUNK):
-                await stream.send(Frame(0, chunk))
-            await stream.send(Frame(0, b"", eof=True))
-            async for _frame in stream.frames():
-                pass
+            await deliver(stream, stream.frames(), request.raw.content.iter_chunked(_CHUNK))
         finally:
             await stream.close()
         return web.Response(status=204)
+
+
+async def _pieces(data: bytes) -> AsyncIterator[bytes]:
+    for start in range(0, len(data), _CHUNK):
+        yield data[start : start + _CHUNK]
 
 
 def _path(given: Any) -> str:

@@ -21,7 +21,7 @@ from askos.model.capsules import Capsule
 from askos.model.errors import AskosError, InvalidError, NotFoundError, UnavailableError
 from askos.model.images import normalise
 from askos.plan import zun_status
-from askos.ports.calls import Frame, HostCalls
+from askos.ports.calls import Frame, HostCalls, deliver
 from askos.ports.store import Store
 
 WaitForChange = Callable[[str, float], Awaitable[None]]
@@ -201,11 +201,7 @@ class Native:
         arguments = {"ref": normalise(ref) if ref else None}
         stream = await self._calls.open(await self._image_host(), "image_import", arguments)
         try:
-            async for chunk in request.raw.content.iter_chunked(256 * 1024):
-                await stream.send(Frame(0, chunk))
-            await stream.send(Frame(0, b"", eof=True))
-            async for _frame in stream.frames():
-                pass
+            await deliver(stream, stream.frames(), request.raw.content.iter_chunked(256 * 1024))
             return json_response({"refs": stream.result})
         finally:
             await stream.close()

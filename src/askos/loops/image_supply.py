@@ -13,7 +13,7 @@ from askos.loops.service_images import Key, wanted
 from askos.loops.wake import Bell
 from askos.model.errors import AskosError, NotFoundError, UnavailableError
 from askos.model.stored_images import StoredImage
-from askos.ports.calls import Frame, HostCalls
+from askos.ports.calls import HostCalls, deliver
 from askos.ports.image_store import ImageReader, ImageStore
 
 _log = logging.getLogger(__name__)
@@ -105,12 +105,11 @@ class ImageSupply:
             first = await anext(frames, None)
             if first is None:
                 raise UnavailableError("The host ended the call before it began.")
-            if not (first.control or {}).get("have"):
+            if (first.control or {}).get("have"):
+                async for _frame in frames:
+                    pass
+            else:
                 async with aclosing(self._images.read(image)) as pieces:
-                    async for piece in pieces:
-                        await stream.send(Frame(0, piece))
-                await stream.send(Frame(0, b"", eof=True))
-            async for _frame in frames:
-                pass
+                    await deliver(stream, frames, pieces)
         finally:
             await stream.close()

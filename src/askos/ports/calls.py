@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterable, AsyncIterator
 from typing import Any, Protocol
 
 import msgspec
@@ -58,3 +59,30 @@ class HostCall(Protocol):
 
     def frames(self) -> AsyncIterator[Frame]:
         """What the caller sends, until it half-closes. Ends when the caller has gone."""
+
+
+async def deliver(stream: CallStream, frames: AsyncIterator[Frame], pieces: AsyncIterable[bytes]) -> None:
+    """Send all pieces and their end, and take in `frames` of the same stream until the call is over. When that comes
+    first (the host's disk is full, say) nothing more is sent. Raises what the call or the pieces raise."""
+
+    async def send() -> None:
+        async for piece in pieces:
+            await stream.send(Frame(0, piece))
+            # What is dropped waits for nothing: who sees that the call is over gets a turn.
+            await asyncio.sleep(0)
+        await stream.send(Frame(0, b"", eof=True))
+
+    async def take() -> None:
+        async for _frame in frames:
+            pass
+
+    sending, taking = asyncio.create_task(send()), asyncio.create_task(take())
+    try:
+        await asyncio.wait({sending, taking}, return_when=asyncio.FIRST_COMPLETED)
+        if not taking.done():
+            await sending
+        await taking
+    finally:
+        sending.cancel()
+        taking.cancel()
+        await asyncio.gather(sending, taking, return_exceptions=True)

@@ -39,6 +39,7 @@ class _AgentCall:
         self.arguments: dict[str, Any] = msgspec.json.decode(offer.arguments_json)
         self._stream = stream
         self._received: asyncio.Queue[Frame | None] = asyncio.Queue(16)
+        self._over = False
 
     async def pump(self) -> None:
         """Read from the wire for as long as the call lasts. A reader that is cancelled would end the whole call
@@ -48,7 +49,14 @@ class _AgentCall:
             if message is grpc.aio.EOF:
                 await self._received.put(None)
                 return
-            await self._received.put(frames.from_wire(message))
+            if not self._over:
+                await self._received.put(frames.from_wire(message))
+
+    def discard(self) -> None:
+        """Nobody wants what still comes: the caller, who may be waiting to send it, must come to read the reply."""
+        self._over = True
+        while not self._received.empty():
+            self._received.get_nowait()
 
     async def send(self, frame: Frame) -> None:
         for start in range(0, max(len(frame.data), 1), frames.CHUNK):
@@ -181,6 +189,7 @@ async def _serve_call(stub: Any, offer: pb.CallOffer, handler: CallHandler) -> N
             reply = frames.failure(error)
             if reply.failure.kind == "internal":
                 _log.exception("call %s failed", offer.method)
+        call.discard()
         await stream.write(reply)
         await stream.done_writing()
         # The server ends the stream when it has read the reply.
