@@ -34,7 +34,7 @@ for _ in range(8):
 gate.wait()
 print(heaps())
 gate.wait()
-spare.LOOK_S, spare.WORKED_S, spare.QUIET = 0.01, 0.01, 10
+spare.LOOK_S, spare.QUIET = 0.01, 10
 def rss():
     return int(open("/proc/self/statm").read().split()[1])
 libc.memset.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
@@ -75,28 +75,28 @@ def test_threads_share_a_heap_and_what_is_free_is_given_back() -> None:
     assert _run(one=False)[0] > 1, "this test can tell"
 
 
-@pytest.mark.parametrize(("worked_s", "quiet"), [(1000, 10), (0, -1)], ids=["no work", "work that goes on"])
-async def test_nothing_is_given_back_without_reason(
-    monkeypatch: pytest.MonkeyPatch, worked_s: float, quiet: float
-) -> None:
+@pytest.mark.parametrize(("freed", "quiet"), [(1 << 20, 10), (1 << 30, -1)], ids=["too little", "work that goes on"])
+async def test_nothing_is_given_back_without_reason(monkeypatch: pytest.MonkeyPatch, freed: int, quiet: float) -> None:
     given_back: list[bool] = []
     looks: list[bool] = []
-    look = spare._is_over
 
-    async def looked(since_cpu_s: float) -> bool:
-        looks.append(await look(since_cpu_s))
-        return looks[-1]
+    def unused_bytes() -> int:
+        looks.append(True)
+        return freed * (len(looks) > 1)
 
-    monkeypatch.setattr(spare, "LOOK_S", 0)
-    monkeypatch.setattr(spare, "WORKED_S", worked_s)
+    async def sleep(_seconds: float) -> None:
+        looks.append(False)
+        await pause(0)
+
+    pause = asyncio.sleep
     monkeypatch.setattr(spare, "QUIET", quiet)
+    monkeypatch.setattr(spare, "unused_bytes", unused_bytes)
     monkeypatch.setattr(spare, "give_back", lambda: given_back.append(True))
-    monkeypatch.setattr(spare, "_is_over", looked)
+    monkeypatch.setattr(spare.asyncio, "sleep", sleep)
     monkeypatch.setattr(gc, "freeze", lambda: None)
     task = asyncio.create_task(spare.stay_small())
     async with asyncio.timeout(20):
         while len(looks) < 50:
-            await asyncio.sleep(0)
+            await pause(0)
     task.cancel()
     assert len(given_back) == 1
-    assert not any(looks)

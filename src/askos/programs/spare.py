@@ -5,17 +5,30 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import gc
+import resource
 import time
+from pathlib import Path
+from typing import ClassVar
 
 _M_ARENA_MAX = -8
 LOOK_S = 3.0
 """How often it is looked whether work is over; the first time when a start is, with all that follows it."""
-WORKED_S = 0.3
-"""CPU time after which there may be something to give back."""
+WORTH = 4 << 20
+"""Bytes that must have been freed since memory was given back last: what is given back comes again page by page, which
+every container that starts later would wait for."""
 QUIET = 0.1
 """The share of a core under which the program counts as having nothing to do."""
 AT_LEAST_EVERY_S = 300.0
 """How often memory is given back where there is always something to do."""
+
+
+class _Heap(ctypes.Structure):
+    """glibc's `struct mallinfo2`."""
+
+    _fields_: ClassVar = [
+        (name, ctypes.c_size_t)
+        for name in ("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks")
+    ] + [("keepcost", ctypes.c_size_t)]
 
 
 def one_heap() -> None:
@@ -35,17 +48,30 @@ async def stay_small() -> None:
     await asyncio.sleep(LOOK_S)
     while True:
         give_back()
-        given_back_s, cpu_s = time.monotonic(), time.process_time()
-        while not await _is_over(cpu_s) and time.monotonic() - given_back_s < AT_LEAST_EVERY_S:
-            pass
+        given_back_s, kept = time.monotonic(), unused_bytes()
+        while time.monotonic() - given_back_s < AT_LEAST_EVERY_S:
+            quiet = await _is_quiet()
+            if quiet and unused_bytes() - kept >= WORTH:
+                break
 
 
-async def _is_over(since_cpu_s: float) -> bool:
-    """Look for a while: whether there was work, and is none any more."""
+async def _is_quiet() -> bool:
+    """Look for a while: whether there is nothing to do."""
     before_s, before_cpu_s = time.monotonic(), time.process_time()
     await asyncio.sleep(LOOK_S)
-    now_s, now_cpu_s = time.monotonic(), time.process_time()
-    return now_cpu_s - since_cpu_s > WORKED_S and now_cpu_s - before_cpu_s < QUIET * (now_s - before_s)
+    return time.process_time() - before_cpu_s < QUIET * (time.monotonic() - before_s)
+
+
+def unused_bytes() -> int:
+    """What the process has of memory beside what it got from the C library: more of it than before is memory that was
+    freed, and is not given back. 0 where nothing tells."""
+    look = getattr(ctypes.CDLL(None), "mallinfo2", None)
+    if look is None:
+        return 0
+    look.restype = _Heap
+    heap = look()
+    resident = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    return resident - int(heap.uordblks + heap.hblkhd)
 
 
 def give_back() -> None:
