@@ -22,8 +22,6 @@ REMOVE_S = 60.0
 HELD_S = 5.0
 """How long others may be held up for what is under way."""
 _WAIT_S = 20.0
-_SHIM_ENDS = 3
-_SHIM_S = 0.1
 
 Existing = Callable[[], Awaitable[tuple[str, bool] | None]]
 """Finds what has the name: its id, and whether it is whole."""
@@ -141,17 +139,11 @@ class Maker:
                 self._idle.set()
 
     async def _tolerant(self, method: str, request: Any) -> None:
-        for left in range(_SHIM_ENDS, -1, -1):
-            try:
-                await self._client.cri(method, request, REMOVE_S)
-                return
-            except RpcError as error:
-                if error.not_found:
-                    return
-                # The shim ended while it was asked, as it may when the last of its containers goes.
-                if left == 0 or "ttrpc: closed" not in error.text:
-                    raise
-                await asyncio.sleep(_SHIM_S)
+        try:
+            await self._client.cri(method, request, REMOVE_S)
+        except RpcError as error:
+            if not error.not_found:
+                raise
 
 
 def _made(answer: Any) -> str:

@@ -6,6 +6,7 @@ containerd is away fail at once. Every call has a deadline.
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -37,6 +38,22 @@ _OPTIONS: list[tuple[str, Any]] = [
     ("grpc.enable_http_proxy", 0),
 ]
 _IMAGE_CALLS = {"ListImages", "ImageStatus", "PullImage", "RemoveImage", "ImageFsInfo"}
+_ENDED = "ttrpc: closed"
+_MEETS_ENDS = {
+    "StopContainer",
+    "StopPodSandbox",
+    "RemovePodSandbox",
+    "RemoveContainer",
+    "tasks.v1.Tasks/Get",
+    "tasks.v1.Tasks/Kill",
+    "tasks.v1.Tasks/ListPids",
+    "tasks.v1.Tasks/Pause",
+    "tasks.v1.Tasks/Resume",
+}
+"""Calls during which a process may end: containerd then closes its connection to the shim under them. What they are
+told when they ask again is how things are."""
+_ASKED_AGAIN = 3
+_ENDED_S = 0.1
 _EMPTY = empty_pb2.Empty
 _RESPONSES: dict[str, Any] = {
     "tasks.v1.Tasks/Get": api.GetTaskResponse,
@@ -130,10 +147,7 @@ class Client:
                 request_serializer=type(request).SerializeToString,
                 response_deserializer=getattr(cri, f"{method}Response").FromString,
             )
-        try:
-            return await call(request, timeout=timeout_s)
-        except grpc.aio.AioRpcError as error:
-            raise _rpc_error(method, error) from None
+        return await _asked(method, call, request, timeout=timeout_s)
 
     async def call(self, method: str, request: Any, timeout_s: float, lease: str | None = None) -> Any:
         """Call a unary method of containerd's own API, such as "tasks.v1.Tasks/Kill". Raises RpcError."""
@@ -144,10 +158,7 @@ class Client:
                 request_serializer=type(request).SerializeToString,
                 response_deserializer=_RESPONSES[method].FromString,
             )
-        try:
-            return await call(request, timeout=timeout_s, metadata=self._with(lease))
-        except grpc.aio.AioRpcError as error:
-            raise _rpc_error(method, error) from None
+        return await _asked(method, call, request, timeout=timeout_s, metadata=self._with(lease))
 
     async def stream(self, method: str, request: Any, timeout_s: float | None) -> AsyncIterator[Any]:
         """The answers of a method that streams them. Raises RpcError."""
@@ -174,6 +185,17 @@ class Client:
 
     def _with(self, lease: str | None) -> tuple[tuple[str, str], ...]:
         return self._metadata if lease is None else (*self._metadata, ("containerd-lease", lease))
+
+
+async def _asked(method: str, call: Any, request: Any, **how: Any) -> Any:
+    for left in range(_ASKED_AGAIN, -1, -1):
+        try:
+            return await call(request, **how)
+        except grpc.aio.AioRpcError as error:
+            if left == 0 or method not in _MEETS_ENDS or _ENDED not in (error.details() or ""):
+                raise _rpc_error(method, error) from None
+            await asyncio.sleep(_ENDED_S)
+    raise AssertionError("the last try returns or raises")
 
 
 def _rpc_error(method: str, error: Any) -> RpcError:
