@@ -148,10 +148,11 @@ async def test_the_fields_of_a_container_over_its_life(subject: Subject) -> None
     image = await subject.runtime.image(BUSYBOX)
     assert image is not None
     assert created.image_id == image.id
-    await subject.runtime.start_container(container)
+    started_us = await subject.runtime.start_container(container)
     running = await subject.see(capsule, container)
     assert running.state == "running"
     assert running.started_us is not None
+    assert started_us == running.started_us
     assert (running.exit_code, running.finished_us) == (None, None)
     session = await subject.runtime.attach(container, stdin=True, tty=False)
     await session.write(b"exit 3\n")
@@ -173,9 +174,9 @@ async def test_success_is_completed(subject: Subject) -> None:
 
 async def test_starting_what_runs_or_has_run_does_nothing(subject: Subject) -> None:
     capsule, _, container = await subject.up("sh", "-c", "echo once; sleep 0.3")
-    await subject.runtime.start_container(container)
+    assert await subject.runtime.start_container(container) is None
     await subject.ended(capsule, container)
-    await subject.runtime.start_container(container)
+    assert await subject.runtime.start_container(container) is None
     assert (await subject.see(capsule, container)).state == "exited"
     assert subject.log(capsule) == ["stdout once"]
 

@@ -205,13 +205,13 @@ class FakeRuntime(FakeLiving):
             raise RuntimeFailedError(f"Could not {what}: container {container_id[:12]} is not found")
         return made
 
-    async def start_container(self, container_id: str) -> None:
+    async def start_container(self, container_id: str) -> int | None:
         await self._enter("start_container", container_id)
         made = self._known(container_id, "start the container")
         if made.broken is not None:
             raise made.broken
         if made.seen.state != "created":
-            return
+            return None
         if not self.sandboxes[made.seen.sandbox_id].ready:
             raise RuntimeFailedError("Could not start the container: its sandbox does not run.")
         try:
@@ -221,10 +221,12 @@ class FakeRuntime(FakeLiving):
             now = self.clock()
             self._set(made, state="exited", exit_code=128, reason="StartError", finished_us=now)
             raise
-        self._set(made, state="running", started_us=self.clock())
+        started_us = self.clock()
+        self._set(made, state="running", started_us=started_us)
         made.process = self._process(made)
         made.task = asyncio.create_task(self._live(made, made.process))
         self._event("start", container_id)
+        return started_us
 
     def _process(self, made: _Made) -> Process:
         config, security = made.config, made.config.security

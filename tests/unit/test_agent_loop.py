@@ -12,6 +12,7 @@ from askos.loops import agent as loop_module
 from askos.loops.container_work import ContainerWork
 from askos.model.capsules import (
     Assignment,
+    Healthcheck,
     Wish,
 )
 from askos.model.errors import (
@@ -61,7 +62,8 @@ async def test_a_capsule_is_brought_up_and_told(host: Host) -> None:
 
 
 async def test_a_start_asks_the_runtime_little(host: Host) -> None:
-    """What comes new to this host is not looked for before it is made; the image is not asked for once it stands."""
+    """What comes new to this host is not looked for before it is made, nor when it was started; the image is not asked
+    for once it stands."""
     host.agent.snapshot([])
     await until(lambda: host.swept and host.runtime.verbs("observe"))
     host.runtime.calls.clear()
@@ -69,8 +71,33 @@ async def test_a_start_asks_the_runtime_little(host: Host) -> None:
     host.agent.changed([a])
     await host.settled(a, "running")
     asked = host.runtime.verbs("observe", "image", "run_sandbox", "create_container", "start_container")
-    assert asked[:5] == ["image", "run_sandbox", "create_container", "start_container", "observe"]
-    assert asked[5:] in ([], ["observe"]), asked
+    assert asked[:4] == ["image", "run_sandbox", "create_container", "start_container"]
+    assert asked[4:] in ([], ["observe"]), asked
+    (config,) = host.runtime.configs.values()
+    assert config.first
+
+
+@pytest.mark.parametrize(
+    "more", [{"healthcheck": Healthcheck("true")}, {"cpu_policy": "dedicated", "cpu": 1}], ids=["health", "cores"]
+)
+async def test_what_only_a_look_tells_is_looked_at_after_a_start(host: Host, more: dict[str, Any]) -> None:
+    host.agent.snapshot([])
+    await until(lambda: host.swept and host.runtime.verbs("observe"))
+    host.runtime.calls.clear()
+    a = assignment("a", **more)
+    host.agent.changed([a])
+    await host.settled(a, "running")
+    asked = host.runtime.verbs("observe", "start_container")
+    assert asked[asked.index("start_container") + 1] == "observe"
+
+
+async def test_an_end_right_after_the_start_is_seen(host: Host) -> None:
+    host.agent.snapshot([])
+    await until(lambda: host.swept)
+    a = assignment("a", "sh", "-c", "exit 3")
+    host.agent.changed([a])
+    told = await host.settled(a, "exited")
+    assert told.containers[0].exit_code == 3
 
 
 @pytest.mark.parametrize("epoch", [1, 2])

@@ -42,6 +42,8 @@ class ContainerWork:
         self._wired: dict[str, list[str]] = {}
         self._refused: tuple[int, dict[str, str]] = (0, {})
         self._committing = 0
+        self._first = False
+        """Whether nothing of the capsule was ever on this host, and nothing was tried to be made."""
 
     # -- looking -----------------------------------------------------------------------------------------------
 
@@ -69,6 +71,7 @@ class ContainerWork:
     async def _look(self, a: Assignment) -> tuple[list[reconcile.Sandbox], list[reconcile.Container], rt.Image | None]:
         """What there is of the capsule, and its image if it may be needed."""
         wanted = a.wish.state in ("created", "running", "paused")
+        self._first = self._worker.fresh
         if self._worker.fresh:
             sandboxes: list[reconcile.Sandbox] = []
             containers: list[reconcile.Container] = []
@@ -118,24 +121,27 @@ class ContainerWork:
 
     # -- acting ------------------------------------------------------------------------------------------------
 
-    async def perform(self, a: Assignment, action: reconcile.Action) -> str | None:
-        """Perform one action. Returns the id of what was made, if anything was."""
-        runtime = self._agent.runtime
+    async def perform(self, a: Assignment, action: reconcile.Action) -> reconcile.Observed | None:
+        """Perform one action. Returns what is seen then, if it need not be looked at: nobody else makes or starts
+        anything of this capsule."""
+        runtime, seen, name = self._agent.runtime, self._worker.seen, a.spec.containers[0].name
         match action:
             case reconcile.PullImage(ref):
                 await self._pull(a, ref)
             case reconcile.SetUpVolumes():
                 await self._set_up(a)
             case reconcile.RunSandbox(attempt):
-                return await self._run_sandbox(a, attempt)
+                return reconcile.with_made(seen, action, await self._run_sandbox(a, attempt), name)
             case reconcile.SyncNetwork(sandbox_id):
                 await self._sync(a, sandbox_id)
             case reconcile.CreateContainer():
-                return await self._create(a, action)
+                return reconcile.with_made(seen, action, await self._create(a, action), name)
             case reconcile.CarryLayer(from_id, to_id):
                 await runtime.carry_layer(from_id, to_id)
             case reconcile.StartContainer(container_id):
-                await runtime.start_container(container_id)
+                started_us = await runtime.start_container(container_id)
+                if started_us is not None and _is_plain(a):
+                    return reconcile.with_started(seen, container_id, started_us)
             case reconcile.UpdateLimits(container_id):
                 await runtime.update_limits(container_id, limits(a))
             case reconcile.PauseContainer(container_id):
@@ -184,7 +190,8 @@ class ContainerWork:
 
     async def _run_sandbox(self, a: Assignment, attempt: int) -> str:
         before = _uuids(self._worker.assignment)
-        made = await self._agent.start_sandbox(a, sandbox_config(a, attempt))
+        first, self._first = self._first, False
+        made = await self._agent.start_sandbox(a, sandbox_config(a, attempt, first=first))
         if _uuids(self._worker.assignment) == before:
             # Otherwise nobody knows which of the two it was plugged into.
             self._wired[made] = before
@@ -316,6 +323,12 @@ def _stands(a: Assignment, containers: list[reconcile.Container], image: rt.Imag
     )
 
 
+def _is_plain(a: Assignment) -> bool:
+    """Whether all that a look would tell of its container is whether it runs, and since when."""
+    spec = a.spec.containers[0]
+    return spec.healthcheck is None and spec.cpu_policy != "dedicated"
+
+
 def _uuids(a: Assignment) -> list[str]:
     return [port.uuid for port in a.ports]
 
@@ -326,7 +339,7 @@ def limits(a: Assignment) -> rt.Limits:
     return rt.Limits(cpu_shares=reconcile.shares(spec.cpu), memory_bytes=spec.memory_mib << 20)
 
 
-def sandbox_config(a: Assignment, attempt: int) -> rt.SandboxConfig:
+def sandbox_config(a: Assignment, attempt: int, *, first: bool = False) -> rt.SandboxConfig:
     """The sandbox of a capsule."""
     return rt.SandboxConfig(
         capsule_uuid=a.capsule_uuid,
@@ -336,6 +349,7 @@ def sandbox_config(a: Assignment, attempt: int) -> rt.SandboxConfig:
         hostname=reconcile.hostname(a),
         dns_servers=[n.gateway for n in a.networks],
         handler=a.spec.runtime,
+        first=first,
     )
 
 

@@ -31,7 +31,7 @@ class ContainerWorker(Worker):
         self._failing_since_us = 0
         self._trouble: reconcile.Trouble | None = _settled_failure(assignment)
         self._pulled = 0
-        self._interruptible: asyncio.Task[str | None] | None = None
+        self._interruptible: asyncio.Task[reconcile.Observed | None] | None = None
         self.work = agent.container_work(self)
         self._known = False
         """Whether `seen` is how things are, without another look."""
@@ -67,7 +67,7 @@ class ContainerWorker(Worker):
             if self.assignment.wish.generation != a.wish.generation:
                 return 0
             try:
-                made = await self._act(a, action)
+                after = await self._act(a, action)
             except asyncio.CancelledError:
                 task = asyncio.current_task()
                 if task is None or task.cancelling():
@@ -80,19 +80,18 @@ class ContainerWorker(Worker):
                 _log.exception("capsule %s: %s failed", a.capsule_uuid, type(action).__name__)
                 self._note(a, action, RuntimeFailedError("Something failed inside Askos; its log has more."))
                 return 0
-            if made is not None and len(decision.actions) == 1:
-                # Nobody else makes anything of this capsule: looking again would only hold up its start.
-                self.seen = reconcile.with_made(self.seen, action, made, a.spec.containers[0].name)
-                self._known = True
+            if after is not None and len(decision.actions) == 1:
+                # Looking again would only hold up its start. What happens to it rings the bell.
+                self.seen, self._known = after, True
         return 0
 
-    async def _act(self, a: Assignment, action: reconcile.Action) -> str | None:
+    async def _act(self, a: Assignment, action: reconcile.Action) -> reconcile.Observed | None:
         begun = self.agent.clock()
         work = asyncio.ensure_future(self.work.perform(a, action))
         if isinstance(action, reconcile.PullImage | reconcile.StopContainer):
             self._interruptible = work
         try:
-            made = await work
+            after = await work
         finally:
             if not work.done():
                 work.cancel()
@@ -101,7 +100,7 @@ class ContainerWorker(Worker):
             _log.debug("capsule %s: %s, %.1f ms", a.capsule_uuid, type(action).__name__, took_ms)
         if isinstance(action, reconcile.PullImage):
             self._pulled = a.wish.generation
-        return made
+        return after
 
     def _note(self, a: Assignment, action: reconcile.Action, error: AskosError) -> None:
         now = self.agent.clock()

@@ -231,3 +231,12 @@ def with_made(seen: Observed, action: Action, made: str, name: str) -> Observed:
         )
         return msgspec.structs.replace(seen, containers=[*seen.containers, new])
     return seen
+
+
+def with_started(seen: Observed, container_id: str, started_us: int) -> Observed:
+    """What is seen once a container was started and runs."""
+    containers = [
+        msgspec.structs.replace(c, state="running", started_us=started_us) if c.id == container_id else c
+        for c in seen.containers
+    ]
+    return msgspec.structs.replace(seen, containers=containers)

@@ -49,6 +49,7 @@ from askos.plan.container_steps import (
     UnpauseContainer,
     UpdateLimits,
     with_made,
+    with_started,
 )
 
 __all__ = [
@@ -82,6 +83,7 @@ __all__ = [
     "wants_restart",
     "wants_volumes",
     "with_made",
+    "with_started",
 ]
 
 _LIVE = ("running", "paused", "unknown")

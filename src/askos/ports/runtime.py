@@ -134,6 +134,8 @@ class SandboxConfig(msgspec.Struct, frozen=True):
     """The OCI runtime's name, one of `Runtime.handlers`; empty: the default."""
     cgroup_parent: str | None = None
     """None: the cloud's own."""
+    first: bool = False
+    """Nothing of the capsule was ever on this host: no sandbox of it needs to be looked for."""
 
 
 class ContainerConfig(msgspec.Struct, frozen=True):
@@ -282,8 +284,9 @@ class Runtime(Protocol):
     async def create_container(self, sandbox_id: str, config: ContainerConfig, sandbox: SandboxConfig) -> str:
         """Make a container, not started; returns its id."""
 
-    async def start_container(self, container_id: str) -> None:
-        """Start a created container. A program that cannot be started: RuntimeFailedError(retryable=False)."""
+    async def start_container(self, container_id: str) -> int | None:
+        """Start a created container. Returns when its program began, in microseconds; None when it has ended by now,
+        or was started before. A program that cannot be started: RuntimeFailedError(retryable=False)."""
 
     async def stop_container(self, container_id: str, timeout_s: int, stop_signal: str | None = None) -> None:
         """The stop signal (`stop_signal`, else the image's, else SIGTERM), then SIGKILL after `timeout_s`."""

@@ -97,6 +97,14 @@ class Observer:
         request = cri.ContainerStatusRequest(container_id=container_id)
         return (await self._client.cri("ContainerStatus", request, LIST_S)).status
 
+    async def started(self, container_id: str) -> int | None:
+        """When a container that was just started began, in microseconds; None when it runs no more."""
+        status = _kept(await self.status(container_id))
+        if status.state != cri.CONTAINER_RUNNING:
+            return None
+        self._kept[container_id] = status
+        return status.started_at // 1000
+
     def forget(self, container_id: str) -> None:
         """Drop what is kept of a removed container."""
         self._kept.pop(container_id, None)

@@ -214,8 +214,8 @@ class ContainerdRuntime(Living):
                 raise NotFoundError(message, "image-not-found") from None
             raise failed(error, "make the container") from None
 
-    async def start_container(self, container_id: str) -> None:
-        """Start a created container. A program that cannot be started: RuntimeFailedError(retryable=False)."""
+    async def start_container(self, container_id: str) -> int | None:
+        """Start a created container; see `ports.runtime.Runtime`."""
         try:
             request = cri.StartContainerRequest(container_id=container_id)
             with self.warm.starting():
@@ -223,16 +223,17 @@ class ContainerdRuntime(Living):
             self._details.started(container_id)
         except RpcError as error:
             if "CONTAINER_RUNNING state" in error.text:
-                return
+                return None
             if "CONTAINER_EXITED state" not in error.text:
                 raise failed(error, "start the container") from None
         else:
-            return
+            return await _told("look at the container", self._observer.started(container_id))
         # It was started before: either it has run and ended, or that start had failed.
         status = await _told("look at the container", self._observer.status(container_id))
         if not status.started_at:
             reason, retryable = describe(status.message)
             raise RuntimeFailedError(f"Could not start the container: {reason}", retryable=retryable)
+        return None
 
     async def stop_container(self, container_id: str, timeout_s: int, stop_signal: str | None = None) -> None:
         """The stop signal (`stop_signal`, else the image's, else SIGTERM), then SIGKILL after `timeout_s`.

@@ -239,7 +239,7 @@ class Warm:
         key = (config.capsule_uuid, config.attempt)
         async with self._alone(key):
             eligible = bool(self._ready) and self.fits(config) and key not in self._unsure
-            if eligible or self._adoptions.of_capsule(config.capsule_uuid):
+            if (eligible and not config.first) or self._adoptions.of_capsule(config.capsule_uuid):
                 found = await existing()
                 if found is not None and found[1]:
                     return found[0]
