@@ -25,7 +25,8 @@ for suite in "$@"; do
     unit) spread=(-n 2 --dist worksteal) ;;
     *) spread=(-n 3 --dist loadfile) ;;
   esac
-  .venv/bin/python -m pytest -q "${spread[@]}" "tests/$suite"
+  # Short tracebacks: what is kept of a long output is often only its end, and the error stands there.
+  .venv/bin/python -m pytest -q --tb=short "${spread[@]}" "tests/$suite"
   say "== $suite: $(since "$suite_begin")"
 done
 say "== all passed: $(since "$begin")"

@@ -73,6 +73,15 @@ async def test_exec_needs_a_running_container(subject: Subject) -> None:
         await subject.runtime.exec(container, ExecRequest(["true"]))
 
 
+async def test_exec_needs_a_container_that_is_not_paused(subject: Subject) -> None:
+    _, _, container = await subject.up("sleep", "1000")
+    await subject.runtime.pause(container)
+    with pytest.raises(ConflictError, match="paused"):
+        await subject.runtime.exec(container, ExecRequest(["true"]))
+    await subject.runtime.unpause(container)
+    assert await subject.run(container, "true") == (0, b"", b"")
+
+
 async def test_closing_kills_what_still_runs(subject: Subject) -> None:
     _, _, container = await subject.up("sleep", "1000")
     session: ExecSession = await subject.runtime.exec(container, ExecRequest(["sleep", "1000"], stdin=True, tty=True))

@@ -360,8 +360,10 @@ class FakeRuntime(FakeLiving):
     async def exec(self, container_id: str, request: rt.ExecRequest) -> FakeExec:
         await self._enter("exec", container_id)
         made = self.containers.get(container_id)
+        program = request.argv[0] if request.argv else ""
+        if made is not None and made.seen.state == "paused":
+            raise ConflictError(f"Cannot run {program!r}: the container is paused. Unpause it first.")
         if made is None or made.seen.state != "running":
-            program = request.argv[0] if request.argv else ""
             raise ConflictError(f"Cannot run {program!r}: the container does not run. Start it first.")
         check_program(request.argv)
         assert made.process is not None

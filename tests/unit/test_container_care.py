@@ -103,6 +103,32 @@ async def test_what_is_paused_is_not_checked() -> None:
     c.checks.drop("u")
 
 
+async def test_no_check_is_under_way_when_it_is_paused() -> None:
+    c = Checks(0)
+    begun, ended = asyncio.Event(), asyncio.Event()
+
+    async def lasts(container_id: str, argv: list[str], timeout_s: float) -> tuple[int, bytes]:
+        begun.set()
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.set()
+        return 1, b""
+
+    c.checks = HealthChecks(lasts, c._clock, c.changes.append)
+    await c.checks.hold("u")
+    c.want()
+    await c.checks.hold("u")
+    begun.clear()
+    assert c.want().state == "starting"
+    async with asyncio.timeout(10):
+        await begun.wait()
+        await c.checks.hold("u")
+    assert ended.is_set()
+    assert (c.want(paused=True).state, c.changes) == ("starting", [])
+    c.checks.drop("u")
+
+
 # -- cores --------------------------------------------------------------------------------------------------------
 
 

@@ -151,7 +151,7 @@ class ContainerCalls:
         return {"id": image.id, "name": name, "size_bytes": image.size_bytes}
 
     async def _made(self, worker: ContainerWorker, container: rt.Container, name: str) -> rt.Image:
-        with worker.work.committing():
+        async with worker.work.committing():
             return await self._agent.runtime.commit(container.id, name)
 
     async def _send_image(self, call: HostCall, name: str) -> None:

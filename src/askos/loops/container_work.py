@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -100,14 +100,15 @@ class ContainerWork:
         reported = next((r for r in a.report.containers if r.container_id == c.id), None)
         last = Health(reported.health, reported.health_output) if reported is not None else Health()
         started_us = c.started_us or self._agent.clock()
-        paused = c.state == "paused"
+        paused = c.state == "paused" or self._committing > 0
         return {c.id: self._agent.health.want(a.capsule_uuid, c.id, check, started_us, last, paused=paused)}
 
-    @contextmanager
-    def committing(self) -> Iterator[None]:
-        """While an image is made of the container it is paused, and is to be left so."""
+    @asynccontextmanager
+    async def committing(self) -> AsyncIterator[None]:
+        """While an image is made of the container it is paused, and is to be left so. It is not checked, either."""
         self._committing += 1
         try:
+            await self._agent.health.hold(self._worker.assignment.capsule_uuid)
             yield
         finally:
             self._committing -= 1
@@ -145,6 +146,7 @@ class ContainerWork:
             case reconcile.UpdateLimits(container_id):
                 await runtime.update_limits(container_id, limits(a))
             case reconcile.PauseContainer(container_id):
+                await self._agent.health.hold(a.capsule_uuid)
                 await runtime.pause(container_id)
             case reconcile.UnpauseContainer(container_id):
                 await runtime.unpause(container_id)

@@ -81,6 +81,15 @@ class HealthChecks:
             watched.task = asyncio.create_task(self._go_on(watched), name=f"health check of {container_id[:12]}")
         return watched.health
 
+    async def hold(self, capsule_uuid: str) -> None:
+        """Have no check under way, before a container is paused: one that is frozen could not be ended. It is checked
+        again with the next `want`."""
+        watched = self._watched.get(capsule_uuid)
+        if watched is not None and watched.task is not None:
+            task = watched.task
+            watched.halt()
+            await asyncio.wait([task])
+
     def drop(self, capsule_uuid: str) -> None:
         """Check nothing of a capsule any more."""
         watched = self._watched.pop(capsule_uuid, None)

@@ -302,7 +302,7 @@ class Runtime(Protocol):
         for each pair and direction, however often it is called. ConflictError otherwise."""
 
     async def exec(self, container_id: str, request: ExecRequest) -> ExecSession:
-        """Start a process in a running container. ConflictError when the container does not run;
+        """Start a process in a running container. ConflictError when the container does not run or is paused;
         RuntimeFailedError(retryable=False) with the runtime's reason when the program cannot be started."""
 
     async def update_limits(self, container_id: str, limits: Limits) -> None:

@@ -55,7 +55,8 @@ class Exec:
         self._closed = False
 
     async def start(self) -> None:
-        """Start the process. Raises ConflictError when the container does not run, RuntimeFailedError else."""
+        """Start the process. Raises ConflictError when the container does not run or is paused, else
+        RuntimeFailedError."""
         spec = await self._process_spec()
         self._live.add(self._folder.name)
         self._folder.mkdir(parents=True, mode=0o700)
@@ -213,6 +214,8 @@ class Exec:
         stopped = "not running" in error.text or "stopped" in error.text
         if error.not_found or (error.code == "failed_precondition") or stopped:
             return ConflictError(f"Cannot run {program!r}: the container does not run. Start it first.")
+        if "paused" in error.text:
+            return ConflictError(f"Cannot run {program!r}: the container is paused. Unpause it first.")
         return failed(error, f"run {program!r} in the container")
 
     # Running
