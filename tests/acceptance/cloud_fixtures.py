@@ -197,6 +197,25 @@ class Cloud:
             return "\n".join((self.data / "log" / "askos.log").read_text(errors="replace").splitlines()[-30:])
         return ""
 
+    def state(self) -> str:
+        """What there is, in a few lines, for people; also of a cloud that does not answer."""
+        lines = []
+        try:
+            for one in self.containers():
+                words = [
+                    f"{key}={one[key]}"
+                    for key in ("status", "task_state", "status_reason", "status_detail")
+                    if one.get(key)
+                ]
+                lines.append(f"container {one['name']} {one['uuid']}: {', '.join(words)}")
+            lines += [
+                f"capsule {one['metadata']['name']} {one['id']}: {json.dumps(one['status'])[:500]}"
+                for one in self.capsules()
+            ]
+        except (OSError, http.client.HTTPException, AssertionError, KeyError, ValueError) as error:
+            lines.append(f"it does not say what there is: {error!r}")
+        return "\n".join([*lines, "the end of its log:", *self.log_tail().splitlines()[-15:]])
+
     # -- HTTP --------------------------------------------------------------------------------------------------
 
     def http(self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] = {}) -> Answer:

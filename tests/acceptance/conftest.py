@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 
 import pytest
 from tests.acceptance.client_fixtures import CLIENTS, not_run
@@ -35,6 +35,18 @@ def cloud(shared_cloud: Cloud) -> Iterator[Cloud]:
     """The shared cloud, without containers before and after."""
     yield shared_cloud
     shared_cloud.clear()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Who reads of a test that failed sees what there was in the cloud."""
+    report = yield
+    cloud = getattr(item, "funcargs", {}).get("cloud")
+    if report.when == "call" and report.failed and isinstance(cloud, Cloud):
+        report.sections.append(("the cloud", cloud.state()))
+    return report
 
 
 @pytest.fixture
