@@ -58,6 +58,12 @@ class Terminal:
         if tell:
             self.process.send_signal(signal.SIGWINCH)
 
+    def expect_size(self, rows: int, columns: int) -> None:
+        """Wait in a shell until its terminal has a size, which takes another way than what is typed."""
+        # In two parts, since what is typed is on the screen, too.
+        self.type(f"until [ \"$(stty size)\" = '{rows} {columns}' ]; do sleep 0.1; done; echo si''zed\n")
+        self.expect("sized")
+
     def expect(self, text: str, timeout_s: float = 60) -> str:
         """Wait until `text` is on the screen; returns what came before, and forgets both."""
         deadline = time.monotonic() + timeout_s

@@ -222,11 +222,9 @@ def test_a_shell_in_a_terminal(cloud: Cloud) -> None:
     name = body["metadata"]["name"]
     with Terminal("askos", "capsule", "exec", "-it", name, "--", "sh", env=cloud.env, rows=30, columns=90) as shell:
         shell.expect("# ")
-        shell.type("stty size\n")
-        shell.expect("30 90")
+        shell.expect_size(30, 90)
         shell.resize(40, 100)
-        shell.type("until [ \"$(stty size)\" = '40 100' ]; do sleep 0.1; done; echo re''sized\n")
-        shell.expect("resized")
+        shell.expect_size(40, 100)
         shell.expect("# ")
         shell.type("sh -c 'echo up; exec sleep 1000'\n")
         shell.expect("up\r\n")  # said by what Ctrl-C is for

@@ -27,8 +27,9 @@ def _fetch(address: str, port: int) -> tuple[str, ...]:
 def test_run_it_detach_and_attach_again(cloud: Cloud) -> None:
     with Terminal("askos", "run", "-it", "--name", "shell", "busybox", "sh", env=cloud.env, rows=31, columns=91) as one:
         one.expect("#")
-        one.type("stty size; kept=yes\n")
-        one.expect("31 91")
+        one.expect_size(31, 91)
+        one.type("kept=yes; echo ke''pt\n")
+        one.expect("kept")
         one.type("\x10\x11")
         assert one.end() == 130
         assert "left running" in one.seen

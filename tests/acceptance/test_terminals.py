@@ -52,9 +52,10 @@ def test_run_interactively_with_openstackclient(cloud: Cloud) -> None:
         terminal.expect(PROMPT)
         terminal.type("echo typed $((6*7))\n")
         terminal.expect("typed 42")
-        _until_size(terminal, "40 120")
+        terminal.expect_size(40, 120)
         terminal.resize(33, 99)
-        _until_size(terminal, "33 99")
+        terminal.expect_size(33, 99)
+        terminal.expect(PROMPT)
         terminal.type("sh -c 'echo be''gun; exec sleep 1000'\n")
         terminal.expect("begun")  # said by what Ctrl-C is for
         terminal.type("\x03")
@@ -66,16 +67,6 @@ def test_run_interactively_with_openstackclient(cloud: Cloud) -> None:
         terminal.type("exit 3\n")
         terminal.end(30)
     assert cloud.wait_for("typed", "Stopped")["status_detail"].startswith("Exited(3)")
-
-
-def _until_size(terminal: Terminal, size: str) -> None:
-    deadline = time.monotonic() + 60
-    while True:
-        terminal.type("stty size\n")
-        terminal.expect("stty size\r\n")
-        if size in terminal.expect(PROMPT):
-            return
-        assert time.monotonic() < deadline, "the terminal inside did not follow"
 
 
 @runs("openstack", "appcontainer exec", "appcontainer attach")
@@ -142,8 +133,7 @@ def test_the_end_from_either_side(cloud: Cloud) -> None:
 def test_our_own_client(cloud: Cloud) -> None:
     with Terminal("askos", "run", "-it", "--name", "ours", "busybox", "sh", env=cloud.env, rows=30, columns=90) as ours:
         ours.expect(PROMPT, 30)
-        ours.type("stty size\n")
-        ours.expect("30 90")
+        ours.expect_size(30, 90)
         ours.type("exit 4\n")
         assert ours.end(20) == 4
     quick = cloud.askos("run", "-i", "--rm", "busybox", "echo", "too quick to be attached to", input="")

@@ -157,9 +157,7 @@ def test_a_shell_in_a_terminal(cloud: Cloud, shell: str) -> None:
         terminal.expect("/dev/pts/")
         terminal.expect("/ # ")
         terminal.resize(40, 120)
-        # The new size takes its way; the shell tells when it is there.
-        terminal.type("while [ \"$(stty size)\" != '40 120' ]; do sleep 0.1; done; echo re''sized\n")
-        terminal.expect("resized")
+        terminal.expect_size(40, 120)
         terminal.expect("/ # ")
         terminal.type("echo be''gun; sleep 1000\n")
         terminal.expect("begun")

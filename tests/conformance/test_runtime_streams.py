@@ -201,7 +201,7 @@ async def test_two_clients_see_the_same(subject: Subject) -> None:
         await writer.close()
 
 
-async def test_a_terminal_has_a_size_and_an_echo(subject: Subject) -> None:
+async def test_a_terminal_has_a_size(subject: Subject) -> None:
     capsule, _, container = await subject.up("sh", interactive=True, tty=True, stdin_once=True)
     session = await subject.runtime.attach(container, stdin=True, tty=True)
     try:
@@ -212,7 +212,6 @@ async def test_a_terminal_has_a_size_and_an_echo(subject: Subject) -> None:
             while b"37 101\r\n" not in reader.got["stdout"]:
                 await session.write(b"stty size\n")
                 await asyncio.sleep(0.1)
-        assert b"stty size\r\n" in reader.got["stdout"]
         await session.write(b"exit 4\n")
         assert (await reader.end())["stderr"] == b""
     finally:
@@ -220,7 +219,7 @@ async def test_a_terminal_has_a_size_and_an_echo(subject: Subject) -> None:
     assert (await subject.ended(capsule, container)).exit_code == 4
 
 
-async def test_the_end_of_input_of_a_terminal(subject: Subject) -> None:
+async def test_the_echo_and_the_end_of_input_of_a_terminal(subject: Subject) -> None:
     capsule, _, container = await subject.up("cat", interactive=True, tty=True, stdin_once=True)
     session = await subject.runtime.attach(container, stdin=True, tty=True)
     try:
