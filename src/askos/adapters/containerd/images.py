@@ -75,14 +75,23 @@ async def remove(client: Client, ref: str) -> None:
         return
     others = [tag for tag in image.tags if tag != ref]
     if ref in image.tags and others:
-        try:
-            await client.call("images.v1.Images/Delete", api.DeleteImageRequest(name=ref, sync=True), _REMOVE_S)
-        except RpcError as error:
-            if not error.not_found:
-                raise
+        await _forget(client, ref, sync=True)
     else:
+        if ref in image.tags:
+            # CRI begins with the name. When containerd dies then, what else it is called by would keep an image that
+            # nobody knows: so that goes first, and whoever comes again finds the name.
+            for other in (*image.digests, image.id):
+                await _forget(client, other, sync=False)
         await client.cri("RemoveImage", cri.RemoveImageRequest(image=cri.ImageSpec(image=ref)), _REMOVE_S)
     await seen(client, ref, None)
+
+
+async def _forget(client: Client, name: str, *, sync: bool) -> None:
+    try:
+        await client.call("images.v1.Images/Delete", api.DeleteImageRequest(name=name, sync=sync), _REMOVE_S)
+    except RpcError as error:
+        if not error.not_found:
+            raise
 
 
 async def ensure_pause(client: Client, scratch: Path) -> None:
