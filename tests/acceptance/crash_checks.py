@@ -171,7 +171,9 @@ def on_machine(cloud: Cloud) -> list[str]:
     if f"askos_{cloud.instance}" in _run("nft", "list", "tables"):
         found.append("the nft table")
     places = [cloud.data / "run", Path(f"/run/askos/{cloud.instance}.json")]
-    places += Path("/sys/fs/cgroup").glob(f"**/*askos*{cloud.instance}*")
+    # Not with glob, which gives up when a folder goes while it is looked into.
+    for folder, names, _files in os.walk("/sys/fs/cgroup"):
+        places += [Path(folder, name) for name in names if "askos" in name and cloud.instance in name]
     return found + [str(path) for path in places if path.exists()]
 
 

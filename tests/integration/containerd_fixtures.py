@@ -33,20 +33,20 @@ esac
 """
 
 
-def write_cni(data: Path) -> tuple[Path, Path]:
+def write_cni(data: Path, instance: str) -> tuple[Path, Path]:
     binaries, conf = data / "cni-bin", data / "cni-conf"
     for folder in (binaries, conf):
         folder.mkdir(parents=True, exist_ok=True)
     for name in ("nothing", "loopback"):
         (binaries / name).write_text(_PLUGIN)
         (binaries / name).chmod(0o755)
-    plugins = {"cniVersion": "0.4.0", "name": "nothing", "plugins": [{"type": "nothing"}]}
+    plugins = {"cniVersion": "0.4.0", "name": f"askos-{instance}", "plugins": [{"type": "nothing"}]}
     (conf / "10-nothing.conflist").write_text(json.dumps(plugins))
     return binaries, conf
 
 
 def private(data: Path, instance: str, **more: object) -> PrivateContainerd:
-    binaries, conf = write_cni(data)
+    binaries, conf = write_cni(data, instance)
     return PrivateContainerd(data, instance, cni_bin_dir=binaries, cni_conf_dir=conf, **more)  # type: ignore[arg-type]
 
 

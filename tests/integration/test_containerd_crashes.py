@@ -293,6 +293,18 @@ async def test_sweep_removes_planted_leftovers(fresh: Bench) -> None:
     assert (await fresh.one(capsule)).state == "running"
 
 
+async def test_a_sandbox_whose_cni_record_was_not_finished_can_go(fresh: Bench) -> None:
+    _, sandbox, _ = await fresh.up("sleep", "1000")
+    (record,) = Path("/var/lib/cni/results").glob(f"askos-{fresh.instance}-*")
+    assert sandbox in record.name
+    record.write_bytes(b"")  # as the kill of a containerd that was just about to write it leaves it
+    os.kill(fresh.containerd.pid or 0, signal.SIGKILL)
+    await back_after(fresh, 1)
+    await fresh.runtime.stop_sandbox(sandbox)
+    await fresh.runtime.remove_sandbox(sandbox)
+    assert not record.exists()
+
+
 async def test_sweep_removes_layers_that_were_being_unpacked_when_somebody_was_killed(fresh: Bench) -> None:
     """Not while something is pulled: nobody can tell whose they are then."""
     name = f"extract-12345-abcd sha256:{'e' * 64}"

@@ -28,3 +28,22 @@ def remove(state: Path, known: set[str]) -> list[str]:
                 path.unlink()
                 removed.add(sandbox_id)
     return sorted(removed)
+
+
+def remove_broken(instance: str) -> list[str]:
+    """Remove a cloud's records that cannot be read; returns their names. Only while its containerd does not run.
+
+    Whose they are, is told by the name of the network, which begins them: `adapters.bridge.plugin` gives it.
+
+    They are not written at once: whoever is killed meanwhile leaves one that is empty, and with that the network of its
+    sandbox could never be taken away. Without a record it can.
+    """
+    removed = []
+    for path in _FOLDER.glob(f"askos-{instance}-*"):
+        with contextlib.suppress(OSError):
+            try:
+                json.loads(path.read_bytes())
+            except ValueError:
+                path.unlink()
+                removed.append(path.name)
+    return sorted(removed)

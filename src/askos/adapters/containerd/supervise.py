@@ -25,7 +25,7 @@ from pathlib import Path
 import msgspec
 from cri_api.v1 import api_pb2 as cri
 
-from askos.adapters.containerd import config, gvisor, processes, reviving, teardown
+from askos.adapters.containerd import cnicache, config, gvisor, processes, reviving, teardown
 from askos.adapters.containerd.processes import Process
 from askos.adapters.containerd.rpc import Client, RpcError
 from askos.model.errors import SetupError
@@ -160,6 +160,8 @@ class PrivateContainerd:
                 return
             # Containers live on in their shims; only the daemon itself is replaced.
             await self._end(process)
+        for name in await asyncio.to_thread(cnicache.remove_broken, self.instance):
+            _LOG.info("removed a CNI record that containerd had not finished: %s", name)
         paused = await asyncio.to_thread(reviving.paused, self.instance)
         if paused:
             # Where nobody else looks: to others these containers would seem to be lost.

@@ -56,3 +56,4 @@ async def end_everything(root: Path, state: Path, socket: Path, instance: str) -
     for name in ("runc", gvisor.HANDLER, "io.containerd.runtime.v2.task", "io.containerd.grpc.v1.cri"):
         await asyncio.to_thread(mounts.remove_tree, state / name)
     await asyncio.to_thread(cnicache.remove, state, set())
+    await asyncio.to_thread(cnicache.remove_broken, instance)
