@@ -134,3 +134,25 @@ async def test_interfaces_come_and_go_while_it_runs(cloud: Cloud) -> None:
     assert [(r["gateway"], r["dev"]) for r in routes if r["dst"] == "default"] == [("10.77.4.1", "eth1")]
     assert (await box.call("DEL"))[0] == 0
     assert fx.sh("ip", "-n", box.name, "-br", "link").split()[0] == "lo"
+
+
+async def test_the_same_address_in_two_networks_of_a_sandbox(cloud: Cloud) -> None:
+    one, two = network("10.77.0.0/22"), network("10.77.0.0/22", "other")
+    box = cloud.box((one, "10.77.0.2"))
+    await box.add()
+
+    def has() -> list[str]:
+        links = json.loads(fx.sh("ip", "-n", box.name, "-j", "addr", "show", "scope", "global"))
+        return [f"{link['ifname']} {one['local']}" for link in links for one in link["addr_info"]]
+
+    box.ports.append(Port(str(uuid.uuid4()), two.uuid, box.uuid, "10.77.0.2", mac_for("10.77.0.2")))
+    box.networks.append(two)
+    for _ in range(2):  # the second time there is nothing to do
+        await cloud.net.sync(box.container_id, box.attachment())
+        assert has() == ["eth0 10.77.0.2", "eth1 10.77.0.2"]
+    # Who leaves is the one that is meant.
+    del box.ports[0], box.networks[0]
+    await cloud.net.sync(box.container_id, box.attachment())
+    assert has() == ["eth1 10.77.0.2"]
+    routes = json.loads(fx.sh("ip", "-n", box.name, "-j", "route"))
+    assert [(r["gateway"], r["dev"]) for r in routes if r["dst"] == "default"] == [("10.77.0.1", "eth1")]

@@ -160,17 +160,16 @@ class BridgeNetwork:
         self._journal.write(entry.container_id, attachment.capsule_uuid, entry.netns, both, uuids)
         if surplus:
             await self._workers.run(lambda nl: self._unplug(nl, entry.container_id, surplus, entry.networks))
-        present = await self._workers.run(lambda _: plugging.inside(entry.netns))
-        by_mac = {mac: name for name, mac in present.items()}
-        free = (name for number in range(256) if (name := f"eth{number}") not in present)
+        used, present = await self._workers.run(lambda _: plugging.present(self._spaces, entry.netns, wanted))
+        free = (name for number in range(256) if (name := f"eth{number}") not in used)
         missing = [
-            msgspec.structs.replace(plug, interface=next(free)) for plug in wanted if plug.port.mac not in by_mac
+            msgspec.structs.replace(plug, interface=next(free)) for plug in wanted if plug.host_name not in present
         ]
         if missing:
             await self._wire(entry.netns, attachment.networks, missing)
         first = wanted[0] if wanted else None
-        if first is not None and first.port.mac in by_mac:
-            interface = by_mac[first.port.mac]
+        if first is not None and first.host_name in present:
+            interface = present[first.host_name]
             await self._workers.run(lambda _: plugging.lead_out(entry.netns, first, interface))
         left = [network.uuid for network in attachment.networks]
         self._journal.write(entry.container_id, attachment.capsule_uuid, entry.netns, names, left)

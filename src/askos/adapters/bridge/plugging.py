@@ -92,10 +92,25 @@ def _inside(index: int, wanted: Plug) -> Iterator[rtnl.Message]:
             yield rtnl.add_route(index, "::/0", bridge.gateway6)
 
 
-def inside(netns: str) -> dict[str, str]:
-    """The interfaces of a sandbox: MAC by name."""
+def present(spaces: Spaces, netns: str, plugs: list[Plug]) -> tuple[set[str], dict[str, str]]:
+    """The names of all interfaces of a sandbox, and of those that these plugs have there, by the network's end.
+
+    A MAC does not tell whose one is: networks with the same range may have given the same address, and so the same MAC.
+    """
     with _inside_of(netns) as nl:
-        return {link.name: link.mac for link in nl.links()}
+        inside = {link.index: link for link in nl.links()}
+    found = {}
+    for wanted in plugs:
+        try:
+            with spaces.opened(wanted.bridge.network_uuid) as fd, rtnl.Netlink(within(fd, rtnl.route_socket)) as nl:
+                outer = nl.link(wanted.host_name)
+        except SpaceGoneError:
+            continue
+        inner = inside.get(outer.peer) if outer is not None else None
+        # The other end of one that is left over from an earlier sandbox may have the same index.
+        if inner is not None and inner.mac == wanted.port.mac:
+            found[wanted.host_name] = inner.name
+    return {link.name for link in inside.values()}, found
 
 
 def lead_out(netns: str, wanted: Plug, interface: str) -> None:

@@ -27,7 +27,7 @@ _ERROR, _DONE = 2, 3
 _SOL_NETLINK, _CAP_ACK, _EXT_ACK = 270, 10, 11
 _ACK_TLVS = 0x200
 
-IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_LINKINFO = 1, 3, 4, 10, 18
+IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER, IFLA_LINKINFO = 1, 3, 4, 5, 10, 18
 IFLA_IFALIAS, IFLA_AF_SPEC, IFLA_NET_NS_FD, IFLA_EXT_MASK = 20, 26, 28, 29
 INFO_KIND, INFO_DATA, VETH_PEER = 1, 2, 1
 IFLA_OPERSTATE = 16
@@ -56,7 +56,8 @@ class NetlinkError(OSError):
 
 
 class Link(msgspec.Struct, frozen=True):
-    """An interface as the kernel shows it. `master`: index of the bridge it is a port of, or 0."""
+    """An interface as the kernel shows it. `master`: index of the bridge it is a port of, or 0. `peer`: index of the
+    other end of a veth, in whichever namespace that is."""
 
     index: int
     name: str
@@ -65,6 +66,7 @@ class Link(msgspec.Struct, frozen=True):
     alias: str = ""
     kind: str = ""
     master: int = 0
+    peer: int = 0
     mtu: int = 0
     state: int = 0
     """RFC 2863's operational state, `OPER_UP` when packets pass."""
@@ -324,6 +326,7 @@ def _link(body: bytes) -> Link:
         alias=string(attrs.get(IFLA_IFALIAS, b"")),
         kind=string(info.get(INFO_KIND, b"")),
         master=int.from_bytes(attrs.get(IFLA_MASTER, b""), sys.byteorder),
+        peer=int.from_bytes(attrs.get(IFLA_LINK, b""), sys.byteorder),
         mtu=int.from_bytes(attrs.get(IFLA_MTU, b""), sys.byteorder),
         state=int.from_bytes(attrs.get(IFLA_OPERSTATE, b""), sys.byteorder),
     )
