@@ -23,6 +23,10 @@ ANSWER_S = 40.0
 """Whoever is killed breaks the connection; without that, every request is answered long before."""
 
 
+QUOTA = 400
+"""Containers that a project may have."""
+
+
 def eventually(look: Callable[[], list[str]], timeout_s: float, pause_s: float = 0.25) -> list[str]:
     """Wait until `look` finds nothing to complain about; returns its last complaints."""
     deadline = time.monotonic() + timeout_s
@@ -41,6 +45,8 @@ class Cloud:
         self.port = free_port()
         self._client: Api | None = None
         self.environment = {k: v for k, v in os.environ.items() if not k.startswith(("ASKOS_", "OS_"))}
+        # On a busy machine many are not gone yet when others are made.
+        self.environment["ASKOS_QUOTA_CONTAINERS"] = str(QUOTA)
 
     def _askos(self, *arguments: str) -> None:
         done = subprocess.run(

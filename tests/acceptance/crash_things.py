@@ -6,7 +6,7 @@ import hashlib
 import random
 from typing import Any, ClassVar
 
-from tests.acceptance.crash_fixtures import Api
+from tests.acceptance.crash_fixtures import QUOTA, Api
 from tests.acceptance.crash_model import Known, Thing
 from tests.acceptance.crash_world import NEUTRON, World
 
@@ -345,10 +345,10 @@ class Quota(Thing):
     def __init__(self, path: str) -> None:
         super().__init__()
         self.path = path
-        self.containers = Known(40)
+        self.containers = Known(QUOTA)
 
     def act(self, api: Api, chance: random.Random) -> None:
-        wanted = chance.randint(50, 90)
+        wanted = chance.randint(QUOTA, 2 * QUOTA)
         outcome = self.ask(api, "quota", "PUT", self.path, {"containers": wanted}, refused=())
         self.containers.told(wanted, outcome)
 

@@ -62,9 +62,7 @@ class Slot:
             assert "gone" in self.ends, f"{self.name} was lost: {self.history}"
             self.ends = frozenset({"gone"})
         else:
-            # 403: on a busy machine so many are not gone yet that the project's quota is used up.
-            allowed = (403, 409) if what.startswith("create") else (409,)
-            assert status in allowed, f"{what} of {self.name} got {status}: {self.history}"
+            assert status == 409, f"{what} of {self.name} got {status}: {self.history}"
 
 
 class Workload:

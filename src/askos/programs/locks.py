@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from pathlib import Path
 
 import msgspec
@@ -15,6 +16,7 @@ import msgspec
 from askos.model.errors import SetupError
 
 REGISTRY = Path("/run/askos")
+_ENDS_S = 10.0
 
 
 class Lock:
@@ -27,14 +29,13 @@ class Lock:
     def take(self, what: str) -> None:
         """Take it. SetupError that names the holder when somebody else has it."""
         fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _taken(fd):
+            holding = _pid(fd)
             os.close(fd)
             raise SetupError(
-                f"{what} is running already on {self._path.parent} (process {holder(self._path)}). "
+                f"{what} is running already on {self._path.parent} (process {holding}). "
                 "Stop it with `askos down`, or choose another folder with --data."
-            ) from None
+            )
         os.ftruncate(fd, 0)
         os.pwrite(fd, str(os.getpid()).encode(), 0)
         self._fd = fd
@@ -53,14 +54,37 @@ def holder(path: Path) -> int | None:
     except FileNotFoundError:
         return None
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        text = os.pread(fd, 32, 0).decode(errors="replace").strip()
-        return int(text) if text.isdigit() else None
-    else:
-        return None
+        return None if _taken(fd) else _pid(fd)
     finally:
         os.close(fd)
+
+
+def _taken(fd: int) -> bool:
+    """Try to take the lock. Whoever holds it and was killed lets go of it with the last of its threads: for that is
+    waited."""
+    deadline = time.monotonic() + _ENDS_S
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline or not _is_ending(_pid(fd)):
+                return False
+            time.sleep(0.01)
+        else:
+            return True
+
+
+def _pid(fd: int) -> int | None:
+    text = os.pread(fd, 32, 0).decode(errors="replace").strip()
+    return int(text) if text.isdigit() else None
+
+
+def _is_ending(pid: int | None) -> bool:
+    """Whether the first thread of a process has ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    except OSError:
+        return False
 
 
 class Cloud(msgspec.Struct, frozen=True):
