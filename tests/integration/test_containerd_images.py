@@ -52,6 +52,19 @@ async def test_names_come_and_go_one_by_one(bench: Bench, tmp_path: Path) -> Non
     await bench.runtime.remove_image("second:v1")
 
 
+async def test_the_last_two_names_go_together(bench: Bench) -> None:
+    _, _, container = await bench.up("sleep", "1000")
+    for number in range(5):
+        # What is committed twice within a second is one image.
+        while True:
+            names = [f"localhost/twice:{number}a", f"localhost/twice:{number}b"]
+            ids = {(await bench.runtime.commit(container, name)).id for name in names}
+            if len(ids) == 1:
+                break
+        await asyncio.gather(*map(bench.runtime.remove_image, names))
+        assert await bench.runtime.image(ids.pop()) is None
+
+
 def _renamed(source: Path, target: Path, name: str) -> Path:
     import io
     import tarfile

@@ -16,7 +16,7 @@ ID = "sha256:" + "a" * 64
 
 
 class Containerd:
-    """What an image is called, and a death before the so many-th name is removed. CRI removes a tag first."""
+    """What an image is called, and a death before the so many-th name is removed. CRI removes all of them, a tag first."""
 
     def __init__(self, *names: str, dies_at: int) -> None:
         self.names = list(names)

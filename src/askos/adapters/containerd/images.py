@@ -73,15 +73,14 @@ async def remove(client: Client, ref: str) -> None:
     image = await find(client, ref, {})
     if image is None:
         return
-    others = [tag for tag in image.tags if tag != ref]
-    if ref in image.tags and others:
-        await _forget(client, ref, sync=True)
-    else:
-        if ref in image.tags:
-            # CRI begins with the name. When containerd dies then, what else it is called by would keep an image that
-            # nobody knows: so that goes first, and whoever comes again finds the name.
+    if ref in image.tags:
+        # Not by CRI, which takes every name of the image, the one first that it was asked for: when containerd dies
+        # then, the rest would keep an image that nobody knows. So the name goes last, and whoever comes again finds it.
+        if image.tags == [ref]:
             for other in (*image.digests, image.id):
                 await _forget(client, other, sync=False)
+        await _forget(client, ref, sync=True)
+    else:
         await client.cri("RemoveImage", cri.RemoveImageRequest(image=cri.ImageSpec(image=ref)), _REMOVE_S)
     await seen(client, ref, None)
 

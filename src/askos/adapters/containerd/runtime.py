@@ -89,6 +89,7 @@ class ContainerdRuntime(Living):
         self._log_root = log_root
         self._parent = cgroup_parent or cgroups.parent_of(instance)
         self._stall_s = pull_stall_s
+        self._removing_images = asyncio.Lock()
         self._adoptions = Adoptions(adoption_root or state_root / "adopted")
         self._observer = Observer(self.client, instance, self._adoptions, self._details)
         self._maker = Maker(self.client)
@@ -339,7 +340,9 @@ class ContainerdRuntime(Living):
 
     async def remove_image(self, ref: str) -> None:
         """Remove an image by reference or id."""
-        await _told(f"remove the image {ref}", images.remove(self.client, images.resolvable(ref)))
+        # One at a time: two that take the last two names of an image must not both leave the rest to the other.
+        async with self._removing_images:
+            await _told(f"remove the image {ref}", images.remove(self.client, images.resolvable(ref)))
 
     # Events
 
