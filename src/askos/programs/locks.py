@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+from askos.adapters.containerd import processes
 from askos.model.errors import SetupError
 
 REGISTRY = Path("/run/askos")
@@ -67,7 +68,8 @@ def _taken(fd: int) -> bool:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            if time.monotonic() > deadline or not _is_ending(_pid(fd)):
+            pid = _pid(fd)
+            if pid is None or processes.identify(pid) is not None or time.monotonic() > deadline:
                 return False
             time.sleep(0.01)
         else:
@@ -77,14 +79,6 @@ def _taken(fd: int) -> bool:
 def _pid(fd: int) -> int | None:
     text = os.pread(fd, 32, 0).decode(errors="replace").strip()
     return int(text) if text.isdigit() else None
-
-
-def _is_ending(pid: int | None) -> bool:
-    """Whether the first thread of a process has ended."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
-    except OSError:
-        return False
 
 
 class Cloud(msgspec.Struct, frozen=True):
