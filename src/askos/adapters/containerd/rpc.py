@@ -188,14 +188,15 @@ class Client:
 
 
 async def _asked(method: str, call: Any, request: Any, **how: Any) -> Any:
-    for left in range(_ASKED_AGAIN, -1, -1):
+    left = _ASKED_AGAIN if method in _MEETS_ENDS else 0
+    while True:
         try:
             return await call(request, **how)
         except grpc.aio.AioRpcError as error:
-            if left == 0 or method not in _MEETS_ENDS or _ENDED not in (error.details() or ""):
+            if left == 0 or _ENDED not in (error.details() or ""):
                 raise _rpc_error(method, error) from None
-            await asyncio.sleep(_ENDED_S)
-    raise AssertionError("the last try returns or raises")
+        left -= 1
+        await asyncio.sleep(_ENDED_S)
 
 
 def _rpc_error(method: str, error: Any) -> RpcError:
