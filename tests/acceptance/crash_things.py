@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
 from tests.acceptance.crash_fixtures import QUOTA, Api
@@ -11,7 +12,7 @@ from tests.acceptance.crash_model import Known, Thing
 from tests.acceptance.crash_world import NEUTRON, World
 
 
-class Record(Thing):
+class Record(Thing, ABC):
     """One record of a service after the other. Class variables: where it is, and under which words it is shown."""
 
     path: ClassVar[str]
@@ -44,13 +45,13 @@ class Record(Thing):
         """Whether it is there, for sure."""
         return bool(self.there.sure and self.ident)
 
+    @abstractmethod
     def body(self, chance: random.Random) -> dict[str, Any] | None:
         """Of a create; None: not now."""
-        raise NotImplementedError
 
+    @abstractmethod
     def change(self, api: Api, chance: random.Random) -> None:
         """Ask for something else than a delete."""
-        raise NotImplementedError
 
     def shows(self, view: dict[str, Any], field: str) -> Any:
         return view[field]
